@@ -1,0 +1,315 @@
+"""Starting a jail: the whole order, on this page and nowhere else.
+
+Owns: `launch`.  Out of scope: each step's how, which is its facility's.
+
+The caller, before                      The child
+ 1 check the config                      8 join the cgroups, then namespaces of others
+ 2 place it: hierarchies, facts          9 (clone) make its own namespaces
+ 3 claim the name, write the record     10 make the cgroup namespace; say so and wait
+ 4 take a range of ids                  12 root of the user namespace; names, sysctls, lo
+ 5 plan                                 13 root file system, mounts, devices, masks
+ 6 make and fill the cgroups,           14 (createContainer hooks, run by the caller)
+   open what the child inherits         15 streams or terminal; pivot_root
+ 7 clone                                16 limits, working directory
+11 write the id maps, map the layers    17 (created: wait for the start)
+   (prestart, createRuntime hooks)      18 credentials, seccomp, exec
+19 write the record: it runs
+
+Why in this order: the record comes before what it undoes.  The cgroups are joined by the child
+itself, while it has one thread, with descriptors of the caller's; its cgroup namespace is rooted
+where it is then.  The id maps need the caller's rights and the child's namespace.  Mounts need the
+ids.  Devices and masks need the host's /dev, so the root changes after them.  The filter comes
+last, since it may forbid what came before.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from jailrun import net, paths, rootfs
+from jailrun.cgroups import hierarchy
+from jailrun.cgroups import plan as cgroup_plan
+from jailrun.engine import payload
+from jailrun.engine.hooks import run_hooks
+from jailrun.engine.prepare import complete, owned_ids
+from jailrun.engine.record import Record, is_name, random_name
+from jailrun.engine.release import release
+from jailrun.engine.translate import translate
+from jailrun.errors import JailError
+from jailrun.kernel import constants as c
+from jailrun.kernel.execute import Execution
+from jailrun.kernel.program import Program
+from jailrun.namespaces import (
+    Namespaces,
+    plan_cgroup_namespace,
+    plan_joins,
+    plan_names,
+    plan_root_ids,
+    plan_sysctls,
+    plan_user,
+)
+from jailrun.engine.identity import read_start_time
+from jailrun.security.plan import read_facts as read_security_facts
+from jailrun.security.ids import FIRST_ID, allocate_range
+from jailrun.rootfs.targets import plan_create, split_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jailrun.cgroups.hierarchy import Hierarchies
+    from jailrun.kernel.program import Slot
+    from jailrun.spec.model import Config
+
+DEADLINE_SECONDS = 120.0  # for one phase of a start: far above any, so that none waits for ever
+
+
+class Request:
+    """What a start needs beside the config.
+
+    ``console_fd``: a Unix socket that takes the terminal's master (SCM_RIGHTS), where the config
+    asks for a terminal.  ``attached``: the jail dies with this thread.  ``hold``: create only, the
+    payload waits for `jailrun.engine.start`.  ``remove``: forget the jail when it has ended.
+    """
+
+    __slots__ = (
+        "attached", "bundle", "console_fd", "hold", "image", "labels", "log", "name", "remove",
+        "streams",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        bundle: str = "/",
+        streams: payload.Streams | None = None,
+        console_fd: int | None = None,
+        attached: bool = False,
+        hold: bool = False,
+        remove: bool = False,
+        log: str | None = None,
+        image: str = "",
+        labels: dict[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.bundle = bundle
+        self.streams = streams or payload.Streams()
+        self.console_fd = console_fd
+        self.attached = attached
+        self.hold = hold
+        self.remove = remove
+        self.log = log
+        self.image = image
+        self.labels = labels or {}
+
+
+class Plan:
+    """A program with what its caller must know of it."""
+
+    __slots__ = ("cgroup", "config", "hierarchies", "namespaces", "program", "record")
+
+    def __init__(self, config: Config, record: Record, hierarchies: Hierarchies) -> None:
+        self.config = config
+        self.record = record
+        self.hierarchies = hierarchies
+        self.namespaces = Namespaces(config)
+        self.program = Program()
+        self.cgroup: Slot | None = None
+
+
+def launch(config: object, request: Request) -> Execution:
+    """Start a jail; return its execution, whose ``pid`` and ``pidfd`` are those of its init.
+
+    The caller reaps the pidfd, and has the record released when the jail has ended.  Whatever
+    fails, nothing is left behind.  Raises JailError and its subclasses.
+    """
+    checked = complete(config)
+    name = request.name or random_name()
+    if not is_name(name):
+        raise JailError(
+            f"{name!r} cannot be the name of a jail",
+            hint="a letter or digit, then letters, digits, '_', '.' and '-', 64 at most",
+        )
+    hierarchies = hierarchy.read_hierarchies()
+    cgroups = hierarchy.place(checked, name, hierarchies)
+    record = Record(name)
+    record.claim()
+    try:
+        cgroup_facts = cgroup_plan.read_facts(checked, hierarchies, cgroups)
+        record.cgroups = cgroups
+        _fill_record(record, checked, request)
+        record.write()
+        record.write_config(checked)
+        plan = make_plan(checked, record, request, hierarchies, cgroup_facts)
+        return _execute(plan, request)
+    except BaseException:
+        release(record)
+        raise
+    finally:
+        request.streams.close()
+
+
+def explain(config: object, request: Request) -> list[str]:
+    """Return the program that `launch` would run, as text; make nothing."""
+    checked = complete(config)
+    hierarchies = hierarchy.read_hierarchies()
+    record = Record(request.name or "NAME")
+    record.cgroups = hierarchy.place(checked, record.name, hierarchies)
+    _fill_record(record, checked, request, pretend=True)
+    facts = cgroup_plan.read_facts(checked, hierarchies, record.cgroups)
+    plan = make_plan(checked, record, request, hierarchies, facts)
+    return plan.program.explain()
+
+
+def _fill_record(
+    record: Record, config: Config, request: Request, *, pretend: bool = False
+) -> None:
+    """Steps 3 and 4: say what will be made before it is made."""
+    record.bundle = request.bundle
+    record.owner_pid = os.getpid()
+    record.owner_start_time = read_start_time(record.owner_pid)
+    record.attached = request.attached
+    record.remove = request.remove
+    record.log = request.log
+    record.image = request.image
+    record.labels = request.labels
+    record.created = time.time()
+    extensions = config.get("jailrun", {})
+    if extensions.get("layers") and extensions.get("writable", "disk") == "disk":
+        record.writable = f"{paths.layers_dir()}/{record.name}"
+    if extensions.get("user_range") == "auto":
+        if pretend:
+            record.first_id = FIRST_ID
+        else:
+            os.makedirs(paths.layers_dir(), 0o711, exist_ok=True)
+            record.first_id = allocate_range(paths.run_dir(), record.name)
+        linux = config["linux"]
+        for mappings in (linux.get("uidMappings", []), linux.get("gidMappings", [])):
+            for mapping in mappings:
+                mapping["hostID"] = record.first_id + mapping["containerID"]
+
+
+def make_plan(
+    config: Config,
+    record: Record,
+    request: Request,
+    hierarchies: Hierarchies,
+    cgroup_facts: cgroup_plan.Facts,
+) -> Plan:
+    """Step 5: everything that 6 to 18 do, as one program."""
+    plan = Plan(config, record, hierarchies)
+    program, namespaces, child = plan.program, plan.namespaces, plan.program.child
+    hooks = config.get("hooks", {})
+    own = {kind for kind in ("user", "pid", "network", "ipc", "mount", "cgroup") if namespaces.has_own(kind)}  # fmt: skip
+    facts = rootfs.Facts(
+        own=own,
+        meeting_place=rootfs.prepare_meeting_place(paths.run_dir()),
+        bundle=record.bundle,
+        writable=record.writable,
+        cgroup_mounts=_cgroup_mounts(hierarchies, record.cgroups),
+    )
+    rootfs.read_facts(config, facts)
+
+    plan.cgroup = cgroup_plan.plan(config, program, hierarchies, record.cgroups, cgroup_facts).cgroup_fd
+    plan_joins(config, program, namespaces)
+    plan_cgroup_namespace(program, namespaces)
+    plan_user(config, program, namespaces)
+    child.wait_for_caller("wait for the id maps")
+    plan_root_ids(program, namespaces)
+    plan_names(config, program)
+    plan_sysctls(config, program)
+    if "network" in own:
+        net.plan_loopback(program)
+
+    root = rootfs.plan_root(config, program, facts)
+    rootfs.plan_mounts(config, program, root, facts)
+    rootfs.plan_devices(config, program, root, facts)
+    process = config.get("process") or {"cwd": "/"}
+    plan_create(child, root, split_path(process.get("cwd", "/")), directory=True)
+    terminal = None
+    if process.get("terminal") and request.console_fd is not None:
+        terminal = rootfs.plan_console(config, program, root, request.console_fd)
+        program.keep(request.console_fd)
+    rootfs.plan_masks(config, program, root, facts)
+    if hooks.get("createContainer"):
+        child.wait_for_caller("wait for the createContainer hooks")
+    rootfs.plan_pivot(program, root)
+    rootfs.plan_seal(config, program)
+    payload.plan_streams(program, request.streams, terminal)
+    payload.plan_ownership(program, request.streams, owned_ids(config))
+    if request.hold:
+        payload.plan_hold(program, record.folder)
+    elif hooks.get("startContainer"):
+        child.wait_for_caller("wait for the startContainer hooks")
+    payload.plan_payload(
+        config,
+        program,
+        read_security_facts(config),
+        extra=len(request.streams.extra),
+        die_with_caller=request.attached,
+        init_fd=payload.plan_init(program) if config.get("jailrun", {}).get("init") else None,
+    )
+    return plan
+
+
+def _cgroup_mounts(
+    hierarchies: Hierarchies, cgroups: dict[str, str]
+) -> list[tuple[str, str, list[str]]]:
+    """Return the hierarchies that the jail is in, as it will find them in /sys/fs/cgroup."""
+    mounts = []
+    for item in hierarchies.items:
+        if item.id not in cgroups:
+            continue
+        if item.version == 2:
+            alone = len(cgroups) == 1
+            mounts.append(("" if alone else "unified", "cgroup2", []))
+        else:
+            mounts.append((item.id, "cgroup", item.id.split(",")))
+    return mounts
+
+
+def _execute(plan: Plan, request: Request) -> Execution:
+    """Steps 6 to 19."""
+    record, config, hooks = plan.record, plan.config, plan.config.get("hooks", {})
+    execution = Execution(plan.program)
+    shares = not (request.hold or "time" in plan.namespaces.joined)
+    try:
+        execution.run_before()
+        execution.spawn(plan.namespaces.spawn_flags, cgroup=plan.cgroup, share_memory=shares)
+        execution.wait(DEADLINE_SECONDS)
+        execution.run_attach()
+        _note_pid(record, execution)
+        for moment in ("prestart", "createRuntime"):
+            run_hooks(hooks, moment, record)
+        execution.go()
+        if hooks.get("createContainer"):
+            execution.wait(DEADLINE_SECONDS)
+            run_hooks(hooks, "createContainer", record, inside="mount")
+            execution.go()
+        if request.hold:
+            execution.wait(DEADLINE_SECONDS)
+            payload.save_operations(execution, record.folder)
+            execution.forget()
+            return execution
+        if hooks.get("startContainer"):
+            execution.wait(DEADLINE_SECONDS)
+            run_hooks(hooks, "startContainer", record, inside="root")
+            execution.go()
+        execution.wait(DEADLINE_SECONDS)
+        record.started = time.time()
+        record.write()
+        run_hooks(hooks, "poststart", record)
+    except OSError as error:
+        execution.abandon()
+        raise translate(error, execution.notes) from error
+    except BaseException:
+        execution.abandon()
+        raise
+    finally:
+        execution.close_before()
+    return execution
+
+
+def _note_pid(record: Record, execution: Execution) -> None:
+    record.pid = execution.pid
+    record.start_time = read_start_time(execution.pid)
+    record.write()

@@ -1,0 +1,268 @@
+"""Changing what a jail does: start what was created, signal, pause, resume, update, delete.
+
+Owns: these verbs, each under the lock of the jail's record.  Out of scope: making a jail
+(`jailrun.engine.launch`), entering it (`jailrun.engine.enter`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from _struct import unpack_from
+
+from jailrun.cgroups import control, live, stats
+from jailrun.engine.hooks import run_hooks
+from jailrun.engine.launch import DEADLINE_SECONDS
+from jailrun.engine.payload import load_operation
+from jailrun.engine.record import Lock, Record, load
+from jailrun.engine.release import release, release_running_parts
+from jailrun.engine.state import (
+    ALIVE,
+    CREATED,
+    CREATING,
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    is_orphan,
+    list_records,
+    read_status,
+)
+from jailrun.engine.translate import translate
+from jailrun.errors import ConflictError, JailError
+from jailrun.kernel.execute import EXECUTING, FAILED, NOTED, REPORT_BYTES, send_signal
+from jailrun.kernel.operation import Operation, OperationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jailrun.spec.model import Resources
+
+UNKNOWN = 255  # the exit status of a jail whose end nobody saw
+
+
+def start(name: str) -> None:
+    """Start the payload of a created jail; raise what its exec fails with."""
+    with Lock(name) as record:
+        _require(record, (CREATED,), "start")
+        hooks = record.read_config().get("hooks", {})
+        run_hooks(hooks, "startContainer", record, inside="root")
+        report = os.open(f"{record.folder}/report", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            go = os.open(f"{record.folder}/start", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(go, b"\0")
+            finally:
+                os.close(go)
+            _await_exec(record, report)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise ConflictError(f"jail {name} was killed before it was started") from error
+            raise JailError(f"cannot start jail {name}: {error.strerror}") from error
+        finally:
+            os.close(report)
+        for file in ("start", "report", "operations.json"):
+            os.unlink(f"{record.folder}/{file}")
+        record.started = time.time()
+        record.write()
+        run_hooks(hooks, "poststart", record)
+
+
+def _await_exec(record: Record, report: int) -> None:
+    """Read the reports of the process that was held, up to its exec."""
+    poll = select.poll()
+    poll.register(report, select.POLLIN)
+    notes: list[tuple[Operation, int]] = []
+    executing = False
+    while poll.poll(DEADLINE_SECONDS * 1000):
+        data = os.read(report, 64 * REPORT_BYTES)
+        if not data:
+            if executing:
+                return
+            raise JailError(f"jail {record.name} was killed while it started")
+        for at in range(0, len(data), REPORT_BYTES):
+            kind, row, value = unpack_from("<IIi", data, at)
+            executing |= kind == EXECUTING
+            if kind in (FAILED, NOTED):
+                operation = load_operation(record.folder, row)
+                if kind == FAILED:
+                    error = OperationError(value, os.strerror(value), operation)
+                    raise translate(error, notes) from error
+                notes.append((operation, value))
+    raise JailError(f"jail {record.name} did not start in {DEADLINE_SECONDS:.0f} s")
+
+
+def _require(record: Record, states: tuple[str, ...], verb: str) -> str:
+    status = read_status(record)
+    if status not in states:
+        hints = {
+            PAUSED: f"resume it first: jailrun resume {record.name}",
+            STOPPED: f"remove it: jailrun rm {record.name}",
+        }
+        raise ConflictError(
+            f"cannot {verb} jail {record.name}: it is {status}", hint=hints.get(status)
+        )
+    return status
+
+
+def signal(name: str, number: int, *, everyone: bool = False) -> None:
+    """Send a signal to a jail's init, or to ``everyone`` in it; raise where it has ended."""
+    record = load(name)
+    _require(record, ALIVE, "signal")
+    if everyone:
+        _signal_all(record, number)
+        return
+    pidfd = open_init(record)
+    try:
+        if not send_signal(pidfd, number):
+            raise ConflictError(f"cannot signal jail {name}: it is stopped")
+    finally:
+        os.close(pidfd)
+
+
+def _signal_all(record: Record, number: int) -> None:
+    if number == 9:
+        control.kill(record.cgroups)
+        return
+    for pid in control.processes(record.cgroups):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def open_init(record: Record) -> int:
+    """Return a pidfd of a jail's init; raise ConflictError where it has ended."""
+    gone = ConflictError(f"jail {record.name} is stopped")
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except (ProcessLookupError, ValueError, OSError) as error:
+        raise gone from error
+    # Looked at again, since between the record and the pidfd the pid may have found a new owner.
+    if read_status(record) not in ALIVE:
+        os.close(pidfd)
+        raise gone
+    return pidfd
+
+
+def pause(name: str) -> None:
+    """Freeze every process of a running jail."""
+    with Lock(name) as record:
+        _require(record, (RUNNING,), "pause")
+        control.freeze(record.cgroups)
+
+
+def resume(name: str) -> None:
+    """Let a paused jail go on."""
+    with Lock(name) as record:
+        _require(record, (PAUSED,), "resume")
+        control.thaw(record.cgroups)
+
+
+def update(name: str, resources: Resources) -> None:
+    """Change the limits of a jail that runs; all of them or none."""
+    with Lock(name) as record:
+        _require(record, ALIVE, "update")
+        record.cgroups = live.widen(resources, record.cgroups)
+        record.write()
+        live.update(resources, record.cgroups)
+        config = record.read_config()
+        linux = config.setdefault("linux", {})
+        merged: dict[str, Any] = {**linux.get("resources", {})}
+        for key, value in resources.items():
+            old = merged.get(key)
+            both = isinstance(old, dict) and isinstance(value, dict)
+            merged[key] = {**old, **value} if both else value  # type: ignore[dict-item]
+        linux["resources"] = merged  # type: ignore[typeddict-item]
+        record.write_config(config)
+
+
+def finish(name: str, status: int | None, *, alive_fd: int = -1) -> None:
+    """Note that a jail has ended, with its exit status where it is known, and give back the rest.
+
+    A jail that was to be removed at its end is; of another the record, the files and the log stay.
+    ``alive_fd`` is what `Record.hold` gave: it is closed once the status can be read, and then
+    those who wait are let finish before anything is removed.
+    """
+    with Lock(name) as record:
+        try:
+            record.events = stats.read_events(record.cgroups) if record.cgroups else {}
+        except (JailError, OSError):
+            record.events = {}
+        hooks = record.read_config().get("hooks", {})
+        release_running_parts(record)
+        record.finished = time.time()
+        record.status = UNKNOWN if status is None else status
+        if not record.remove or alive_fd >= 0:
+            record.write()
+        if alive_fd >= 0:
+            os.close(alive_fd)
+            if record.remove:
+                os.close(record.hold())
+        if record.remove:
+            release(record)
+        run_hooks(hooks, "poststop", record)
+
+
+def delete(name: str, *, force: bool = False) -> None:
+    """Remove a jail and all that it has; one that runs only by ``force``, which kills it."""
+    with Lock(name) as record:
+        status = read_status(record)
+        if status in ALIVE and not force and status != CREATED:
+            raise ConflictError(
+                f"cannot remove jail {name}: it is {status}",
+                hint=f"stop it first: jailrun stop {name}, or: jailrun rm --force {name}",
+            )
+        if status == CREATING and not force:
+            raise ConflictError(f"cannot remove jail {name}: it is being created")
+        hooks = {}
+        try:
+            hooks = record.read_config().get("hooks", {})
+        except OSError:
+            pass  # its making was cut short before there was a config
+        release(record)
+        if record.status is None and record.started:
+            run_hooks(hooks, "poststop", record)
+
+
+def recover() -> list[str]:
+    """Remove what crashes left: jails that nobody will finish; return their names."""
+    removed = []
+    for record, status in list_records():
+        if is_orphan(record, status):
+            try:
+                delete(record.name, force=True)
+            except JailError:
+                continue  # someone else removes it, or `jailrun repair` says why it cannot be
+            removed.append(record.name)
+    return removed
+
+
+def wait(name: str) -> int:
+    """Wait for the end of a jail; return its exit status, 128 + n for signal n.
+
+    Returns 255 where nobody was there to note it: its monitor, or the caller that ran it in the
+    foreground, was killed.
+    """
+    record = load(name)
+    if record.status is not None:
+        return record.status
+    try:
+        pidfd = open_init(record)
+    except ConflictError:
+        pass  # it has ended; its status may still be on the way
+    else:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        try:
+            poll.poll()
+        finally:
+            os.close(pidfd)
+    held = record.wait_held()
+    try:
+        status = load(name).status
+    finally:
+        os.close(held)
+    return UNKNOWN if status is None else status

@@ -1,0 +1,90 @@
+"""Making a config complete before it is planned: checked, copied, with the engine's own parts.
+
+Owns: the checks that need the host.  Out of scope: the checks of form (`jailrun.spec`).
+"""
+
+from __future__ import annotations
+
+from jailrun.errors import JailError, SpecError, UnsupportedError
+from jailrun.security.capabilities import CAP_SYS_RESOURCE
+from jailrun.security.ids import check_mapped, host_id
+from jailrun.security.limits import check_rlimits, read_host_limits
+from jailrun.spec.check import check
+from jailrun.spec.facts import read_device, read_host_facts
+from jailrun.spec.unsupported import refuse_unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jailrun.spec.model import Config, IDMapping
+
+
+def complete(config: object) -> Config:
+    """Return a checked copy of ``config``; raise what is wrong with it, or cannot be done here."""
+    checked = check(config)
+    refuse_unsupported(checked, read_host_facts())
+    own: Config = {**checked}
+    own["linux"] = {**checked.get("linux", {})}
+    # Filled in for each jail, so each has its own.
+    for key in ("uidMappings", "gidMappings"):
+        mappings: list[IDMapping] = own["linux"].get(key, [])  # type: ignore[assignment]
+        if mappings:
+            own["linux"][key] = [{**mapping} for mapping in mappings]  # type: ignore[literal-required]
+    kinds = {namespace["type"] for namespace in own["linux"].get("namespaces", [])}
+    if "mount" not in kinds:
+        raise UnsupportedError(
+            "linux.namespaces: a jail without a mount namespace is not supported",
+            hint='add {"type": "mount"} to linux.namespaces',
+        )
+    if not own.get("root"):
+        raise SpecError("root", "is missing", hint="name the root file system: root.path")
+    process = own.get("process")
+    if process is not None and not process.get("args"):
+        raise SpecError("process.args", "is empty", hint="name the program to run")
+    _check_devices(own, in_user_namespace="user" in kinds)
+    if process is not None:
+        rlimits = process.get("rlimits", [])
+        check_rlimits(rlimits, read_host_limits(), can_raise=can_raise_limits())
+    if process is not None and "user" in kinds:
+        check_mapped(process, own["linux"])
+    return own
+
+
+def _check_devices(config: Config, *, in_user_namespace: bool) -> None:
+    """Refuse a device that could not be made: see `jailrun.rootfs.devices`."""
+    if not in_user_namespace:
+        return
+    for index, device in enumerate(config.get("linux", {}).get("devices", [])):
+        if device["type"] == "p":
+            continue
+        node = read_device(device["path"])
+        wanted = (device.get("major", 0), device.get("minor", 0))
+        if node is None or (node.major, node.minor) != wanted:
+            what = "does not exist" if node is None else f"is device {node.major}:{node.minor}"
+            raise UnsupportedError(
+                f"linux.devices[{index}]: {device['path']} {what} on the host, and in a user "
+                f"namespace device {wanted[0]}:{wanted[1]} cannot be made",
+                hint=f"make it on the host: mknod {device['path']} {device['type']} "
+                f"{wanted[0]} {wanted[1]}, or run with --userns host",
+            )
+
+
+def owned_ids(config: Config) -> tuple[int, int]:
+    """Return the host ids of the payload's user and group."""
+    linux = config.get("linux", {})
+    user = config.get("process", {}).get("user", {"uid": 0, "gid": 0})
+    if not linux.get("uidMappings"):
+        return user["uid"], user["gid"]
+    uid = host_id(linux.get("uidMappings", []), user["uid"])
+    gid = host_id(linux.get("gidMappings", []), user["gid"])
+    if uid is None or gid is None:
+        raise JailError(f"process.user: {user['uid']}:{user['gid']} is not mapped")
+    return uid, gid
+
+
+def can_raise_limits() -> bool:
+    """Return whether the caller has CAP_SYS_RESOURCE."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"CapEff:"):
+                return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
+    return False

@@ -1,0 +1,240 @@
+"""The record of a jail: what must be known to undo it, written before it is done.
+
+Owns: the folder ``<run>/jails/<name>`` with ``record.json`` (this record), ``config.json`` and,
+while a created jail waits for its start, the FIFOs ``start`` and ``report``.  A record is written
+to a temporary file and renamed.  Out of scope: what it means (`jailrun.engine.state`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from jailrun import paths
+from jailrun.errors import ConflictError, JailError, NotFoundError
+from jailrun.jsontext import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jailrun.spec.model import Config
+
+_FIELDS = (
+    "name", "bundle", "pid", "start_time", "owner_pid", "owner_start_time", "cgroups",
+    "first_id", "writable", "log", "remove", "attached", "created", "started", "finished",
+    "status", "labels", "image", "events",
+)  # fmt: skip
+
+
+class Record:
+    """What is known of one jail.
+
+    ``pid`` and ``start_time`` (clock ticks, proc(5) field 22) name its init for as long as the
+    host is up, ``owner_pid`` and ``owner_start_time`` the process that makes it, or waits for it
+    in the foreground (``attached``).  ``created``, ``started``, ``finished`` are seconds since
+    1970, ``status`` the exit status once it is known, ``first_id`` the first host id of its own
+    range, ``writable`` its upper layer, ``cgroups`` its directories by hierarchy.
+    """
+
+    __slots__ = _FIELDS
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bundle = ""
+        self.pid = 0
+        self.start_time = 0
+        self.owner_pid = 0
+        self.owner_start_time = 0
+        self.cgroups: dict[str, str] = {}
+        self.first_id = 0
+        self.writable: str | None = None
+        self.log: str | None = None
+        self.remove = False
+        self.attached = False
+        self.created = 0.0
+        self.started = 0.0
+        self.finished = 0.0
+        self.status: int | None = None
+        self.labels: dict[str, str] = {}
+        self.image = ""
+        self.events: dict[str, Any] = {}
+
+    @property
+    def folder(self) -> str:
+        """The folder of the record."""
+        return f"{paths.jails_dir()}/{self.name}"
+
+    def claim(self) -> None:
+        """Make the folder, and with it take the name; raise ConflictError where it is taken."""
+        try:
+            os.mkdir(self.folder, 0o700)
+        except FileExistsError:
+            raise ConflictError(
+                f"the name {self.name} is taken",
+                hint=f"choose another, or remove that jail: jailrun rm {self.name}",
+            ) from None
+        except FileNotFoundError:
+            _make_folders()
+            self.claim()
+        except OSError as error:
+            raise JailError(f"cannot make {self.folder}: {error.strerror}") from error
+
+    def hold(self) -> int:
+        """Return a descriptor that shows that someone will note this jail's end; see `wait_held`.
+
+        It holds a lock (flock(2)) until it is closed, also by the end of its last process.
+        """
+        path = f"{self.folder}/alive"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+    def wait_held(self) -> int:
+        """Wait until nobody holds the jail; the record stays until the descriptor is closed."""
+        path = f"{self.folder}/alive"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        return fd
+
+    def write(self) -> None:
+        """Put the record on disk, whole or not at all."""
+        values = {field: getattr(self, field) for field in _FIELDS}
+        write_file(f"{self.folder}/record.json", dumps(values))
+
+    def write_config(self, config: Config) -> None:
+        """Put the config beside the record."""
+        write_file(f"{self.folder}/config.json", dumps(config))
+
+    def read_config(self) -> Config:
+        """Return the config that the jail was made with."""
+        config: Config = read_json(f"{self.folder}/config.json")
+        return config
+
+    def remove_folder(self) -> None:
+        """Forget the jail: the last step of a release; nothing where it is gone already."""
+        try:
+            for entry in os.listdir(self.folder):
+                _unlink(f"{self.folder}/{entry}")
+            os.rmdir(self.folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise JailError(f"cannot remove {self.folder}: {error.strerror}") from error
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _make_folders() -> None:
+    """Make the folder of the records; others may pass through to the roots' meeting place only."""
+    try:
+        os.makedirs(paths.run_dir(), 0o711, exist_ok=True)
+        os.makedirs(paths.jails_dir(), 0o700, exist_ok=True)
+    except OSError as error:
+        raise JailError(
+            f"cannot make {paths.jails_dir()}: {error.strerror}",
+            hint="jailrun is run as root" if os.geteuid() else None,
+        ) from error
+
+
+def write_file(path: str, text: str) -> None:
+    """Write a file of ours, whole or not at all."""
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            data = text.encode()
+            if os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        _unlink(temporary)
+        raise JailError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_json(path: str) -> Any:
+    """Return what is in a file of ours."""
+    with open(path, "rb") as file:
+        return loads(file.read())
+
+
+def load(name: str) -> Record:
+    """Return the record of a jail; raise NotFoundError where there is none.
+
+    A folder without a readable record is a jail whose making was cut short before the first
+    write: nothing else of it exists yet.
+    """
+    record = Record(name)
+    if not is_name(name) or not os.path.isdir(record.folder):
+        raise NotFoundError(f"there is no jail {name!r}", hint="see them all: jailrun ls --all")
+    try:
+        values = read_json(f"{record.folder}/record.json")
+    except FileNotFoundError:
+        return record
+    except ValueError as error:
+        raise JailError(f"{record.folder}/record.json is damaged: {error}") from error
+    for field in _FIELDS:
+        if field in values:
+            setattr(record, field, values[field])
+    return record
+
+
+def is_name(name: str) -> bool:
+    """Return whether ``name`` can be a jail's: a file name of plain characters, 64 at most."""
+    return (
+        0 < len(name) <= 64
+        and name.isascii()
+        and name[0].isalnum()
+        and all(character.isalnum() or character in "_.-" for character in name)
+    )
+
+
+def list_names() -> list[str]:
+    """Return the names of all jails that have a record."""
+    try:
+        return sorted(name for name in os.listdir(paths.jails_dir()) if is_name(name))
+    except FileNotFoundError:
+        return []
+
+
+def random_name() -> str:
+    """Return a name for a jail that was given none."""
+    return f"jail-{os.urandom(5).hex()}"
+
+
+class Lock:
+    """The lock of one jail's record, held while its state is changed (flock(2)).
+
+    It is on the folder, so that it leaves nothing behind; a jail that was removed while we waited
+    for its lock is found missing after.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.fd = -1
+
+    def __enter__(self) -> Record:
+        folder = f"{paths.jails_dir()}/{self.name}"
+        try:
+            self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return load(self.name)  # says that there is none
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        try:
+            return load(self.name)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,63 @@
+"""What a jail is doing, derived from the kernel each time it is asked.
+
+Owns: the states and `read_status`.  Out of scope: changing them (`jailrun.engine.lifecycle`).
+
+    creating     its maker is at work                  created   waits for its start
+    running      its init runs                         paused    the same, frozen
+    stopped      its init has ended                    incomplete  its maker died before it ran
+"""
+
+from __future__ import annotations
+
+import os
+
+from jailrun.cgroups import control
+from jailrun.engine.identity import is_alive
+from jailrun.engine.record import Record, list_names, load
+from jailrun.errors import JailError
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED, INCOMPLETE = (
+    "creating", "created", "running", "paused", "stopped", "incomplete",
+)  # fmt: skip
+ALIVE = (CREATED, RUNNING, PAUSED)
+
+
+def read_status(record: Record) -> str:
+    """Return the state of a jail."""
+    if record.status is not None:
+        return STOPPED
+    if is_alive(record.pid, record.start_time):
+        if not record.started:
+            waiting = os.path.exists(f"{record.folder}/operations.json")
+            return CREATED if waiting else _made_or_not(record)
+        return PAUSED if control.is_frozen(record.cgroups) else RUNNING
+    if record.started:
+        return STOPPED
+    if record.pid and os.path.exists(f"{record.folder}/operations.json"):
+        return STOPPED  # a created jail that was killed
+    return _made_or_not(record)
+
+
+def _made_or_not(record: Record) -> str:
+    alive = is_alive(record.owner_pid, record.owner_start_time)
+    return CREATING if alive or not record.owner_pid else INCOMPLETE
+
+
+def is_orphan(record: Record, status: str) -> bool:
+    """Return whether nobody will ever finish or remove this jail: what a crash left behind."""
+    if status == INCOMPLETE:
+        return True
+    owned = is_alive(record.owner_pid, record.owner_start_time)
+    return not owned and (record.attached or (record.remove and status == STOPPED))
+
+
+def list_records() -> list[tuple[Record, str]]:
+    """Return all jails with their states; one that is removed meanwhile is left out."""
+    found = []
+    for name in list_names():
+        try:
+            record = load(name)
+            found.append((record, read_status(record)))
+        except (JailError, FileNotFoundError):
+            continue
+    return found

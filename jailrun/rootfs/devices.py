@@ -1,0 +1,168 @@
+"""What is in /dev: the default nodes and links, the config's devices, the console.
+
+Owns: making nodes.  In a user namespace nobody can make a device node: the host's own node is
+bound over an empty file instead.  Out of scope: which devices may be used
+(`jailrun.cgroups`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from _struct import pack
+
+from jailrun.kernel import constants as c
+from jailrun.kernel.program import Struct
+from jailrun.rootfs.mounts import has_mount
+from jailrun.rootfs.targets import IN_ROOT, plan_target, split_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jailrun.kernel.lane import Lane
+    from jailrun.kernel.program import Program, Slot
+    from jailrun.rootfs.facts import Facts
+    from jailrun.spec.model import Config, Device
+
+# config-linux.md, "Default Devices" and "/dev symbolic links"
+DEFAULT_DEVICES = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+DEFAULT_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
+KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def plan_devices(config: Config, program: Program, root: Slot, facts: Facts) -> None:
+    """Add the default nodes and links, unless the config shows another /dev, and its devices."""
+    program.enter("rootfs")
+    child = program.child
+    if not _shows_other_dev(config):
+        dev = _open_dev(child, root)
+        devices = config.get("linux", {}).get("devices", [])
+        listed = {tuple(split_path(device["path"])) for device in devices}
+        for name, major, minor in DEFAULT_DEVICES:
+            if ("dev", name) not in listed:
+                _plan_default_node(child, dev, name, os.makedev(major, minor), facts)
+        for name, target in DEFAULT_LINKS:
+            child.symlinkat(target, dev, name, what="make the link", object=f"/dev/{name}", allow=(errno.EEXIST, errno.EROFS))  # fmt: skip
+        if has_mount(config, "/dev/pts", "devpts"):
+            child.unlinkat(dev, "ptmx", what="replace", object="/dev/ptmx", allow=(errno.ENOENT, errno.EROFS))  # fmt: skip
+            child.symlinkat("pts/ptmx", dev, "ptmx", what="make the link", object="/dev/ptmx", allow=(errno.EEXIST, errno.EROFS))  # fmt: skip
+        child.close(dev)
+    for device in config.get("linux", {}).get("devices", []):
+        _plan_device(child, root, device, facts)
+
+
+def _shows_other_dev(config: Config) -> bool:
+    return any(
+        split_path(mount["destination"]) == ["dev"]
+        and (mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options", [])))
+        for mount in config.get("mounts", [])
+    )
+
+
+def _open_dev(child: Lane, root: Slot) -> Slot:
+    child.mkdirat(root, "dev", 0o755, what="make the folder", object="/dev", allow=(errno.EEXIST, errno.EROFS))  # fmt: skip
+    return child.openat2(
+        root, "dev", c.O_PATH | c.O_DIRECTORY, resolve=IN_ROOT | c.RESOLVE_NO_SYMLINKS,
+        what="open", object="/dev", hint="the root has a symbolic link or a file there",
+    )  # fmt: skip
+
+
+def _plan_default_node(child: Lane, dev: Slot, name: str, number: int, facts: Facts) -> None:
+    path = f"/dev/{name}"
+    exists = (errno.EEXIST,)
+    if "user" not in facts.own:
+        child.mknodat(dev, name, stat.S_IFCHR | 0o666, number, what="make the device", object=path, allow=exists)  # fmt: skip
+        child.fchmodat(dev, name, 0o666, what="make the device", object=path)
+        return
+    child.mknodat(dev, name, stat.S_IFREG | 0o666, what="make the device", object=path, allow=exists)  # fmt: skip
+    node = child.open_tree(c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="take the host's device", object=path)  # fmt: skip
+    # Not a link of the image's: the name is looked up without following one.
+    place = child.openat2(
+        dev, name, c.O_PATH | c.O_NOFOLLOW,
+        resolve=c.RESOLVE_BENEATH | c.RESOLVE_NO_SYMLINKS, what="make the device", object=path,
+    )  # fmt: skip
+    child.move_mount(node, place, what="make the device", object=path)
+    child.close(place)
+    child.close(node)
+
+
+def _plan_device(child: Lane, root: Slot, device: Device, facts: Facts) -> None:
+    """Add one device of the config."""
+    path = device["path"]
+    mode = device.get("fileMode", 0o666) & 0o7777
+    kind = KINDS[device["type"]]
+    if "user" in facts.own and kind != stat.S_IFIFO:
+        # The engine has checked that the host's node of that path is this device.
+        node = child.open_tree(
+            c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="take the host's device",
+            object=path, hint="in a user namespace a device must exist on the host under its path",
+        )  # fmt: skip
+        target = plan_target(child, root, path, directory=False)
+        child.move_mount(node, target, what="make the device", object=path)
+        child.close(target)
+        child.close(node)
+        return
+    names = split_path(path)
+    folder = plan_target(child, root, "/".join(names[:-1]), directory=True)
+    child.unlinkat(folder, names[-1], what="replace", object=path, allow=(errno.ENOENT, errno.EROFS))  # fmt: skip
+    number = os.makedev(device.get("major", 0), device.get("minor", 0))
+    child.mknodat(folder, names[-1], kind | mode, number, what="make the device", object=path)
+    child.fchmodat(folder, names[-1], mode, what="make the device", object=path)
+    child.fchownat(
+        folder, names[-1], device.get("uid", 0), device.get("gid", 0), c.AT_SYMLINK_NOFOLLOW,
+        what="make the device", object=path,
+    )  # fmt: skip
+    child.close(folder)
+
+
+def plan_console(config: Config, program: Program, root: Slot, socket: int) -> Slot:
+    """Add making the payload's terminal, which is also /dev/console; return the slave's slot."""
+    program.enter("rootfs")
+    child = program.child
+    slave = plan_terminal(config, program, root, socket)
+    target = plan_target(child, root, "/dev/console", directory=False)
+    what = "make the terminal"
+    node = child.open_tree(slave, "", c.OPEN_TREE_CLONE | c.AT_EMPTY_PATH, what=what, object="/dev/console")  # fmt: skip
+    child.move_mount(node, target, what=what, object="/dev/console")
+    child.close(node)
+    child.close(target)
+    return slave
+
+
+def plan_terminal(config: Config, program: Program, root: Slot, socket: int) -> Slot:
+    """Add making a terminal in the jail's devpts and sending its master over ``socket``.
+
+    Returns the slot of the slave, which becomes a process's standard streams.
+    """
+    child = program.child
+    process = config["process"]
+    what = "make the terminal"
+    hint = "the config must mount devpts on /dev/pts"
+    master = child.openat2(
+        root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, resolve=IN_ROOT | c.RESOLVE_NO_SYMLINKS,
+        what=what, object="/dev/pts/ptmx", hint=hint,
+    )  # fmt: skip
+    child.ioctl(master, c.TIOCSPTLCK, Struct(pack("<i", 0), label="{0}"), what=what)
+    size = process.get("consoleSize")
+    if size:
+        rows = Struct(pack("<HHHH", size["height"], size["width"], 0, 0), label=str(size))
+        child.ioctl(master, c.TIOCSWINSZ, rows, what=what)
+    slave = child.ioctl(master, c.TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY, what=what)
+    user = process.get("user") or {"uid": 0, "gid": 0}
+    if user["uid"]:
+        child.call("fchown", slave, user["uid"], -1, what="give the terminal to its user")
+    child.send_descriptor(socket, master, b"/dev/pts/ptmx\0", what="hand over the terminal")
+    child.close(master)
+    return slave

@@ -1,0 +1,87 @@
+"""What the plans of this facility must know of the host, read once before they are made.
+
+Owns: `Facts` and reading them.  Plans are pure: they get these instead of looking.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from jailrun.errors import RootfsError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jailrun.spec.model import Config
+
+
+class Facts:
+    """Facts of the host and of the jail to be.
+
+    ``kinds`` says of masked and read-only paths of /proc and /sys what they are ("directory",
+    "file", "absent"): the jail sees the same kernel.
+    ``directories`` says of each bind mount's source (absolute) whether it is a directory,
+    ``own`` which namespaces the jail gets new (OCI types), ``writable`` is the folder that holds
+    the upper layer, None where the root is written directly or not at all, ``bundle`` is what
+    relative paths count from, ``cgroup_mounts`` are (name below /sys/fs/cgroup or "", type of
+    file system, its options) of the hierarchies that the jail may see.
+    """
+
+    __slots__ = ("bundle", "cgroup_mounts", "directories", "kinds", "meeting_place", "own", "writable")
+
+    def __init__(
+        self,
+        *,
+        own: set[str],
+        meeting_place: str,
+        bundle: str = "/",
+        writable: str | None = None,
+        directories: dict[str, bool] | None = None,
+        cgroup_mounts: list[tuple[str, str, list[str]]] | None = None,
+    ) -> None:
+        self.own = own
+        self.meeting_place = meeting_place
+        self.bundle = bundle
+        self.writable = writable
+        self.directories = directories or {}
+        self.cgroup_mounts = cgroup_mounts or []
+        self.kinds: dict[str, str] = {}
+
+    def absolute(self, path: str) -> str:
+        """Return a path of the host, counted from the bundle where it is relative."""
+        return path if path.startswith("/") else os.path.normpath(f"{self.bundle}/{path}")
+
+
+def read_facts(config: Config, facts: Facts) -> None:
+    """Look at the sources of bind mounts and at the root; raise RootfsError where one is missing."""
+    for mount in config.get("mounts", []):
+        options = mount.get("options", [])
+        if "bind" in options or "rbind" in options or mount.get("type") == "bind":
+            source = facts.absolute(mount.get("source", ""))
+            facts.directories[source] = _is_directory(
+                source, f"cannot mount {source} on {mount['destination']}"
+            )
+    linux = config.get("linux", {})
+    for path in linux.get("maskedPaths", []) + linux.get("readonlyPaths", []):
+        if path.startswith(("/proc/", "/sys/")):
+            facts.kinds[path] = _kind(path)
+    root = config.get("root")
+    if root and not config.get("jailrun", {}).get("layers"):
+        path = facts.absolute(root["path"])
+        if not _is_directory(path, f"cannot use {path} as root"):
+            raise RootfsError(f"cannot use {path} as root: not a directory")
+
+
+def _is_directory(path: str, what: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        hint = f"make it first: mkdir -p {path}" if isinstance(error, FileNotFoundError) else None
+        raise RootfsError(f"{what}: {error.strerror}", hint=hint) from error
+
+
+def _kind(path: str) -> str:
+    try:
+        return "directory" if stat.S_ISDIR(os.stat(path).st_mode) else "file"
+    except OSError:
+        return "absent"

@@ -1,0 +1,192 @@
+"""The config's mounts, made with descriptors only (fsopen, open_tree, move_mount; Linux 5.12).
+
+Owns: how each kind of mount is made.  Out of scope: what the options mean
+(`jailrun.spec.mounts`), devices and masks.
+
+A bind mount's source is opened by the caller, who may reach it where the jail's root may not;
+everything else is mounted by the child, in the namespaces that own it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from jailrun.errors import UnsupportedError
+from jailrun.kernel import constants as c
+from jailrun.kernel.program import Text
+from jailrun.rootfs.targets import plan_target, split_path
+from jailrun.spec.mounts import parse_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jailrun.kernel.lane import Lane
+    from jailrun.kernel.program import Program, Slot
+    from jailrun.rootfs.facts import Facts
+    from jailrun.spec.model import Config, Mount
+    from jailrun.spec.mounts import MountOptions
+
+# A file system of a namespace can be mounted only by who owns that namespace; where the jail's
+# user namespace does not, the host's own mount is shown instead.
+OWNER = {"sysfs": "network", "proc": "pid", "mqueue": "ipc"}
+
+
+def plan_mounts(config: Config, program: Program, root: Slot, facts: Facts) -> None:
+    """Add every mount of the config, in order."""
+    program.enter("rootfs")
+    for mount in config.get("mounts", []):
+        options = parse_options(mount.get("options", []))
+        kind = mount.get("type", "bind" if options.bind else "none")
+        owner = OWNER.get(kind)
+        if options.tmpcopyup:
+            raise UnsupportedError(f"mount {mount['destination']}: tmpcopyup is not supported yet")
+        if options.remount:
+            _plan_remount(program.child, root, mount, options)
+        elif options.bind or kind == "bind":
+            _plan_bind(program, root, mount, options, facts)
+        elif kind in ("cgroup", "cgroup2"):
+            _plan_cgroups(program.child, root, mount, options, facts)
+        elif owner and "user" in facts.own and owner not in facts.own:
+            _plan_host_view(program, root, mount, options, kind)
+        else:
+            _plan_file_system(program.child, root, mount, options, kind)
+
+
+def _plan_file_system(
+    child: Lane, root: Slot, mount: Mount, options: MountOptions, kind: str
+) -> None:
+    destination = mount["destination"]
+    fs = _plan_open(child, kind, mount.get("source", kind), options.data, destination)
+    mounted = child.fsmount(fs, options.attr_set, what=f"mount {kind} on", object=destination)
+    child.close(fs)
+    _plan_attributes(child, mounted, options, destination, inherited=False)
+    target = plan_target(child, root, destination, directory=True)
+    child.move_mount(mounted, target, what=f"mount {kind} on", object=destination)
+    child.close(target)
+    child.close(mounted)
+
+
+def _plan_open(child: Lane, kind: str, source: str, data: list[str], destination: str) -> Slot:
+    """Add opening and configuring a file system."""
+    what = f"mount {kind} on"
+    fs = child.fsopen(kind, what=what, object=destination, hint=f"this kernel has no {kind}")
+    child.fsconfig_string(fs, "source", source, what=what, object=destination)
+    for option in data:
+        key, equals, value = option.partition("=")
+        words = {"what": f"set the option {option} of", "object": destination}
+        if equals:
+            child.fsconfig_string(fs, key, value, what=words["what"], object=words["object"])
+        else:
+            child.fsconfig_flag(fs, key, what=words["what"], object=words["object"])
+    child.fsconfig_create(
+        fs,
+        what=what,
+        object=destination,
+        hint="inside another container, its /proc and /sys must not be covered by mounts",
+    )
+    return fs
+
+
+def _plan_bind(
+    program: Program, root: Slot, mount: Mount, options: MountOptions, facts: Facts
+) -> None:
+    destination = mount["destination"]
+    source = facts.absolute(mount.get("source", ""))
+    recursive = c.AT_RECURSIVE if options.rbind else 0
+    tree = program.before.open_tree(
+        c.AT_FDCWD, source, c.OPEN_TREE_CLONE | recursive, what="open the source of a mount"
+    )
+    _plan_attributes(program.before, tree, options, destination, inherited=True)
+    if options.idmap:
+        user = program.attach.open(Text("/proc/%/ns/user", program.pid), os.O_RDONLY, what="open the new user namespace")  # fmt: skip
+        program.attach.mount_setattr(
+            tree,
+            attr_set=c.MOUNT_ATTR_IDMAP,
+            userns_fd=user,
+            recursive=options.rbind,
+            what="map the ids of",
+            object=source,
+            hint="its file system has no id-mapped mounts: leave out the option idmap",
+        )
+        program.attach.close(user)
+    target = plan_target(program.child, root, destination, directory=facts.directories[source])
+    program.child.move_mount(tree, target, what=f"mount {source} on", object=destination)
+    program.child.close(target)
+    program.child.close(tree)
+
+
+def _plan_attributes(
+    lane: Lane, mounted: Slot, options: MountOptions, destination: str, *, inherited: bool
+) -> None:
+    """Add the options of a mount that are the mount's, not the file system's.
+
+    An ``inherited`` mount is a copy, which has its source's attributes and peers.
+    """
+    what = "set the options of"
+    if inherited and (options.attr_set or options.attr_clear):
+        lane.mount_setattr(mounted, attr_set=options.attr_set, attr_clear=options.attr_clear, what=what, object=destination)  # fmt: skip
+    if options.rec_attr_set or options.rec_attr_clear:
+        lane.mount_setattr(mounted, attr_set=options.rec_attr_set, attr_clear=options.rec_attr_clear, recursive=True, what=what, object=destination)  # fmt: skip
+    propagation = list(options.propagation)
+    if inherited and not propagation:
+        propagation = [c.MS_PRIVATE | c.MS_REC]
+    for flags in propagation:
+        lane.mount_setattr(mounted, propagation=flags & ~c.MS_REC, recursive=bool(flags & c.MS_REC), what=what, object=destination)  # fmt: skip
+
+
+def _plan_remount(child: Lane, root: Slot, mount: Mount, options: MountOptions) -> None:
+    destination = mount["destination"]
+    target = plan_target(child, root, destination, directory=False, create=False)
+    _plan_attributes(child, target, options, destination, inherited=True)
+    child.close(target)
+
+
+def _plan_host_view(
+    program: Program, root: Slot, mount: Mount, options: MountOptions, kind: str
+) -> None:
+    """Add showing the host's own mount; it must be copied whole, its locked parts with it."""
+    destination = mount["destination"]
+    source = {"sysfs": "/sys", "proc": "/proc", "mqueue": "/dev/mqueue"}[kind]
+    what = f"show the host's {source} on"
+    tree = program.child.open_tree(c.AT_FDCWD, source, c.OPEN_TREE_CLONE | c.AT_RECURSIVE, what=what, object=destination)  # fmt: skip
+    program.child.mount_setattr(tree, attr_set=options.attr_set, recursive=True, what=what, object=destination)  # fmt: skip
+    target = plan_target(program.child, root, destination, directory=True)
+    program.child.move_mount(tree, target, what=what, object=destination)
+    program.child.close(target)
+    program.child.close(tree)
+
+
+def _plan_cgroups(
+    child: Lane, root: Slot, mount: Mount, options: MountOptions, facts: Facts
+) -> None:
+    """Add the hierarchies that the jail is in: v2 alone, or v1 and v2 below a small tmpfs."""
+    destination = mount["destination"]
+    hierarchies = facts.cgroup_mounts
+    if len(hierarchies) == 1 and hierarchies[0][0] == "":
+        _plan_file_system(child, root, mount, options, "cgroup2")
+        return
+    fs = _plan_open(child, "tmpfs", "cgroup", ["mode=755", "size=16k"], destination)
+    top = child.fsmount(fs, options.attr_set & ~c.MOUNT_ATTR_RDONLY, what="mount tmpfs on", object=destination)  # fmt: skip
+    child.close(fs)
+    target = plan_target(child, root, destination, directory=True)
+    child.move_mount(top, target, what="mount tmpfs on", object=destination)
+    child.close(target)
+    for name, kind, data in hierarchies:
+        path = f"{destination}/{name}"
+        fs = _plan_open(child, kind, "cgroup", data, path)
+        mounted = child.fsmount(fs, options.attr_set, what=f"mount {kind} on", object=path)
+        child.close(fs)
+        child.mkdirat(top, name, what="make the mount point", object=path)
+        child.move_mount(mounted, top, name, what=f"mount {kind} on", object=path)
+        child.close(mounted)
+    if options.attr_set & c.MOUNT_ATTR_RDONLY:
+        child.mount_setattr(top, attr_set=c.MOUNT_ATTR_RDONLY, what="make read-only", object=destination)  # fmt: skip
+    child.close(top)
+
+
+def has_mount(config: Config, path: str, kind: str) -> bool:
+    """Return whether the config mounts a file system of this type on ``path``."""
+    names = split_path(path)
+    return any(
+        split_path(mount["destination"]) == names and mount.get("type") == kind
+        for mount in config.get("mounts", [])
+    )
