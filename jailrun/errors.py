@@ -1,4 +1,4 @@
-"""The errors that jailrun raises: one base class, and a subclass only where a caller acts differently.
+"""The errors that jailrun raises: one base class, subclasses where a caller acts differently.
 
 A message says what was tried, on which object and why it failed; lower case, no full stop.
 The hint is the next thing to type.  The kernel floor raises ``OSError`` only; each facility

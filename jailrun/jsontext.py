@@ -50,7 +50,7 @@ def _make_scanner() -> Callable[[str, int], tuple[Any, int]]:
 
         return json.JSONDecoder(
             parse_float=_parse_float, parse_int=_parse_int, parse_constant=_parse_constant
-        ).raw_decode
+        ).scan_once
 
     class Options:
         """What ``_json`` asks its caller for, by attribute."""

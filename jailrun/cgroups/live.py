@@ -15,9 +15,10 @@ import os
 
 from jailrun.cgroups.control import freeze, is_frozen, processes, thaw, write_text
 from jailrun.cgroups.errors import refusal
-from jailrun.cgroups.hierarchy import UNIFIED, read_hierarchies, read_text
+from jailrun.cgroups.hierarchy import UNIFIED, default_parent, read_hierarchies, read_text
 from jailrun.cgroups.limits import limited_controllers, plan_settings
 from jailrun.cgroups.plan import (
+    ENABLED,
     Facts,
     directory_of,
     enabled_controllers,
@@ -85,7 +86,7 @@ def update(
     target = Target(hierarchies, facts.features, lambda c, f: _present(c, f, hierarchies, cgroups))
     settings = plan_settings(resources, target)
     _check_usage(resources, hierarchies, cgroups)
-    _enable(resources, hierarchies, cgroups)
+    _enable(resources, hierarchies, cgroups, facts)
     new = _make_missing(hierarchies, cgroups, facts)
     undo: list[tuple[str, str]] = []
     try:
@@ -135,7 +136,10 @@ def _check_usage(
 
 
 def _enable(
-    resources: Mapping[str, Any], hierarchies: Hierarchies, cgroups: Mapping[str, str]
+    resources: Mapping[str, Any],
+    hierarchies: Hierarchies,
+    cgroups: Mapping[str, str],
+    facts: Facts,
 ) -> None:
     """Have the v2 controllers that ``resources`` needs in the jail's cgroup."""
     unified = hierarchies.unified
@@ -146,7 +150,13 @@ def _enable(
     if not missing:
         return
     words = " ".join(f"+{one}" for one in missing)
-    for directory in (unified.mount, *parents(unified, cgroups[UNIFIED])):
+    above = parents(unified, cgroups[UNIFIED])
+    if facts.enabled and default_parent(unified) in above:
+        try:
+            os.setxattr(default_parent(unified), ENABLED, facts.enabled.encode())
+        except OSError:
+            pass  # no extended attributes there: then it stays enabled
+    for directory in (unified.mount, *above):
         write_text(f"{directory}/cgroup.subtree_control", words, f"enable {words} in")
 
 

@@ -26,7 +26,7 @@ from jailrun.cgroups import devices as dev
 from jailrun.cgroups.hierarchy import ACCOUNTED, PARENT, UNIFIED, default_parent, read_text
 from jailrun.cgroups.limits import limited_controllers, plan_settings
 from jailrun.cgroups.settings import Target
-from jailrun.errors import ConflictError
+from jailrun.errors import ConflictError, UnsupportedError
 from jailrun.kernel.operation import Struct
 
 TYPE_CHECKING = False
@@ -179,13 +179,30 @@ def plan(
     if lock:
         program.before.close(lock)
     _write(program, settings, hierarchies, cgroups, facts)
-    on = hierarchies.of("devices")
-    if on and on.id in cgroups and not dev.is_everything(rules):
-        _write_device_lines(program, rules, cgroups[on.id])
     joined = plan_join(program, cgroups)
-    if on is None and joined.cgroup_fd is not None and not dev.is_everything(rules):
-        _attach_device_program(program, rules, joined.cgroup_fd, cgroups[UNIFIED])
+    if not dev.is_everything(rules):
+        _enforce_devices(program, rules, hierarchies, cgroups, joined)
     return joined
+
+
+def _enforce_devices(
+    program: Program,
+    rules: list[dev.Rule],
+    hierarchies: Hierarchies,
+    cgroups: Mapping[str, str],
+    joined: Joined,
+) -> None:
+    """Add the device list: by the v1 controller where it is, else by a program on v2."""
+    controller = hierarchies.of("devices")
+    if controller and controller.id in cgroups:
+        _write_device_lines(program, rules, cgroups[controller.id])
+    elif joined.cgroup_fd is not None:
+        _attach_device_program(program, rules, joined.cgroup_fd, cgroups[UNIFIED])
+    else:
+        raise UnsupportedError(
+            f"{dev.PATH}: this host has neither the devices controller nor cgroup v2",
+            hint="mount -t cgroup2 none /sys/fs/cgroup/unified",
+        )
 
 
 def plan_join(program: Program, cgroups: Mapping[str, str]) -> Joined:

@@ -42,7 +42,9 @@ def memory(values: Mapping[str, Any], _target: Target) -> list[Setting]:
     if limit:
         settings.append(Setting("memory", "memory.limit_in_bytes", limit, "memory.limit"))
     if swap:
-        settings.append(Setting("memory", "memory.memsw.limit_in_bytes", swap, "memory.swap"))
+        # Lifting what was not asked for is no fault where swap is not counted.
+        file, optional = "memory.memsw.limit_in_bytes", not values.get("swap")
+        settings.append(Setting("memory", file, swap, "memory.swap", optional=optional))
     for key, file in (
         ("reservation", "memory.soft_limit_in_bytes"),
         ("kernelTCP", "memory.kmem.tcp.limit_in_bytes"),

@@ -88,7 +88,9 @@ def memory(values: Mapping[str, Any], target: Target) -> list[Setting]:
             raise SpecError(f"{PATH}.memory.swap", f"{swap} is below the present limit {limit}")
     if swap:
         only = swap if swap < 0 else swap - limit
-        settings.append(Setting("memory", "memory.swap.max", _bytes(only), "memory.swap"))
+        # Lifting what was not asked for is no fault where swap is not counted.
+        file, optional = "memory.swap.max", not values.get("swap")
+        settings.append(Setting("memory", file, _bytes(only), "memory.swap", optional=optional))
     if values.get("reservation"):
         low = _bytes(values["reservation"])
         settings.append(Setting("memory", "memory.low", low, "memory.reservation"))

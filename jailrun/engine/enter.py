@@ -66,7 +66,9 @@ def enter(
         program.keep(pidfd)
         cgroup = cgroup_plan.plan_join(program, record.cgroups).cgroup_fd
         kinds_to_join = differing(record.pid)
-        _plan(config, checked, program, streams, pidfd, kinds_to_join, console_fd, attached=attached)
+        _plan(
+            config, checked, program, streams, pidfd, kinds_to_join, console_fd, attached=attached
+        )
         execution = Execution(program)
         # A process with a shared memory cannot join a time namespace.
         shares = not kinds_to_join & c.CLONE_NEWTIME

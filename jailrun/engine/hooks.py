@@ -126,4 +126,3 @@ def _feed_and_wait(
     send_signal(execution.pidfd, 9)
     reap(execution.pidfd)
     return None
-

@@ -1,4 +1,4 @@
-"""Who a process is: its pid and when it began, which together name it for as long as the host is up.
+"""Who a process is: its pid and when it began, which name it for as long as the host is up.
 
 Owns: reading /proc/PID/stat.  Out of scope: what a process is to a jail.
 """
@@ -18,7 +18,7 @@ def read_stat(pid: int) -> tuple[str, int]:
 
 
 def read_start_time(pid: int) -> int:
-    """Return when a process began, in clock ticks since boot (proc(5), field 22); 0 if it is gone."""
+    """Return when a process began, in ticks since boot (proc(5), field 22); 0 if it is gone."""
     return read_stat(pid)[1]
 
 

@@ -32,12 +32,12 @@ from jailrun.cgroups import hierarchy
 from jailrun.cgroups import plan as cgroup_plan
 from jailrun.engine import payload
 from jailrun.engine.hooks import run_hooks
+from jailrun.engine.identity import read_start_time
 from jailrun.engine.prepare import complete, owned_ids
 from jailrun.engine.record import Record, is_name, random_name
 from jailrun.engine.release import release
 from jailrun.engine.translate import translate
 from jailrun.errors import JailError
-from jailrun.kernel import constants as c
 from jailrun.kernel.execute import Execution
 from jailrun.kernel.program import Program
 from jailrun.namespaces import (
@@ -49,10 +49,9 @@ from jailrun.namespaces import (
     plan_sysctls,
     plan_user,
 )
-from jailrun.engine.identity import read_start_time
-from jailrun.security.plan import read_facts as read_security_facts
-from jailrun.security.ids import FIRST_ID, allocate_range
 from jailrun.rootfs.targets import plan_create, split_path
+from jailrun.security.ids import FIRST_ID, allocate_range
+from jailrun.security.plan import read_facts as read_security_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,7 +198,11 @@ def make_plan(
     plan = Plan(config, record, hierarchies)
     program, namespaces, child = plan.program, plan.namespaces, plan.program.child
     hooks = config.get("hooks", {})
-    own = {kind for kind in ("user", "pid", "network", "ipc", "mount", "cgroup") if namespaces.has_own(kind)}  # fmt: skip
+    own = {
+        kind
+        for kind in ("user", "pid", "network", "ipc", "mount", "cgroup")
+        if namespaces.has_own(kind)
+    }
     facts = rootfs.Facts(
         own=own,
         meeting_place=rootfs.prepare_meeting_place(paths.run_dir()),
@@ -209,7 +212,9 @@ def make_plan(
     )
     rootfs.read_facts(config, facts)
 
-    plan.cgroup = cgroup_plan.plan(config, program, hierarchies, record.cgroups, cgroup_facts).cgroup_fd
+    plan.cgroup = cgroup_plan.plan(
+        config, program, hierarchies, record.cgroups, cgroup_facts
+    ).cgroup_fd
     plan_joins(config, program, namespaces)
     plan_cgroup_namespace(program, namespaces)
     plan_user(config, program, namespaces)
@@ -255,7 +260,7 @@ def _cgroup_mounts(
     hierarchies: Hierarchies, cgroups: dict[str, str]
 ) -> list[tuple[str, str, list[str]]]:
     """Return the hierarchies that the jail is in, as it will find them in /sys/fs/cgroup."""
-    mounts = []
+    mounts: list[tuple[str, str, list[str]]] = []
     for item in hierarchies.items:
         if item.id not in cgroups:
             continue
@@ -269,7 +274,7 @@ def _cgroup_mounts(
 
 def _execute(plan: Plan, request: Request) -> Execution:
     """Steps 6 to 19."""
-    record, config, hooks = plan.record, plan.config, plan.config.get("hooks", {})
+    record, hooks = plan.record, plan.config.get("hooks", {})
     execution = Execution(plan.program)
     shares = not (request.hold or "time" in plan.namespaces.joined)
     try:

@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jailrun.spec.model import Resources
+    from jailrun.spec.model import Hooks, Resources
 
 UNKNOWN = 255  # the exit status of a jail whose end nobody saw
 
@@ -88,10 +88,23 @@ def _await_exec(record: Record, report: int) -> None:
             if kind in (FAILED, NOTED):
                 operation = load_operation(record.folder, row)
                 if kind == FAILED:
+                    _await_end(record)
                     error = OperationError(value, os.strerror(value), operation)
                     raise translate(error, notes) from error
                 notes.append((operation, value))
     raise JailError(f"jail {record.name} did not start in {DEADLINE_SECONDS:.0f} s")
+
+
+def _await_end(record: Record) -> None:
+    """Wait until a jail's init, which has said that it ends, is gone or a zombie."""
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(DEADLINE_SECONDS * 1000)
+    os.close(pidfd)
 
 
 def _require(record: Record, states: tuple[str, ...], verb: str) -> str:
@@ -217,7 +230,7 @@ def delete(name: str, *, force: bool = False) -> None:
             )
         if status == CREATING and not force:
             raise ConflictError(f"cannot remove jail {name}: it is being created")
-        hooks = {}
+        hooks: Hooks = {}
         try:
             hooks = record.read_config().get("hooks", {})
         except OSError:

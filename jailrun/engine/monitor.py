@@ -109,7 +109,7 @@ def _execute_monitor(record: Record, pid: int, master: int, log: int) -> None:
         key: value for key, value in os.environ.items() if key in ("JAILRUN_RUN", "JAILRUN_DATA")
     }
     status_file = f"{record.folder}/exit"
-    os.execve(
+    os.execve(  # noqa: S606 - it is our own program
         MONITOR,
         ["jailrun-monitor", "--monitor", str(pid), status_file, str(master), str(log),
          sys.executable, "-I", "-S", "-c", code, record.name, str(alive)],

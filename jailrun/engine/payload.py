@@ -117,9 +117,9 @@ def save_operations(execution: Execution, folder: str) -> None:
     """Write what the operations after the hold are, for `load_operations` where one fails."""
     first, last = execution.encoded.child
     rows = {
-        str(row): [operation.name, operation.facility, operation.what, operation.object, operation.hint]
-        for row, operation in enumerate(execution.encoded.origin[first:last], first)
-    }  # fmt: skip
+        str(row): [one.name, one.facility, one.what, one.object, one.hint]
+        for row, one in enumerate(execution.encoded.origin[first:last], first)
+    }
     write_file(f"{folder}/operations.json", dumps(rows))
 
 
@@ -141,7 +141,9 @@ def plan_init(program: Program) -> Slot:
             "--init needs the small init program, which was not built",
             hint="install a C compiler and set jailrun up again: bin/setup",
         ) from None
-    fd = program.before.call("memfd_create", "jailrun-init", MFD_CLOEXEC | MFD_ALLOW_SEALING, what="make the init")  # fmt: skip
+    fd = program.before.call(
+        "memfd_create", "jailrun-init", MFD_CLOEXEC | MFD_ALLOW_SEALING, what="make the init"
+    )
     program.before.write(fd, data, what="make the init")
     program.before.call("fcntl", fd, F_ADD_SEALS, F_SEAL_ALL, what="seal the init")
     return fd

@@ -15,7 +15,12 @@ from jailrun.spec.unsupported import refuse_unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jailrun.spec.model import Config, IDMapping
+    from typing import Literal
+
+    from jailrun.spec.model import Config
+
+
+MAPPINGS: tuple[Literal["uidMappings"], Literal["gidMappings"]] = ("uidMappings", "gidMappings")
 
 
 def complete(config: object) -> Config:
@@ -25,10 +30,9 @@ def complete(config: object) -> Config:
     own: Config = {**checked}
     own["linux"] = {**checked.get("linux", {})}
     # Filled in for each jail, so each has its own.
-    for key in ("uidMappings", "gidMappings"):
-        mappings: list[IDMapping] = own["linux"].get(key, [])  # type: ignore[assignment]
-        if mappings:
-            own["linux"][key] = [{**mapping} for mapping in mappings]  # type: ignore[literal-required]
+    for key in MAPPINGS:
+        if key in own["linux"]:
+            own["linux"][key] = [{**mapping} for mapping in own["linux"][key]]
     kinds = {namespace["type"] for namespace in own["linux"].get("namespaces", [])}
     if "mount" not in kinds:
         raise UnsupportedError(

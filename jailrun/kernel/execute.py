@@ -61,7 +61,7 @@ def load_executor() -> ModuleType:
             if wanted:
                 raise
         else:
-            return _execute  # type: ignore[no-any-return]
+            return _execute
     from jailrun.kernel import fallback
 
     return fallback

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 # Operations that are not one system call; negative numbers, shared with _execute.c.
 FORMAT = -1  # (text, template, slot): the slot's number in place of the first "%"
 STORE32 = -2  # (address, slot): puts a number into a structure, as for SCM_RIGHTS
-SPLIT = -3  # (clone flags): goes on in a new child of the caller, as a join of a pid namespace needs
+SPLIT = (
+    -3
+)  # (clone flags): goes on in a new child of the caller, as a join of a pid namespace needs
 SIGNALS = -4  # (): every signal to its default, none blocked
 KEEP = -5  # (table, count): closes every descriptor but these
 PSEUDO = {FORMAT: "format", STORE32: "store", SPLIT: "clone", SIGNALS: "signals", KEEP: "keep"}
@@ -96,7 +98,18 @@ class Struct:
 class Operation:
     """One step: a system call with its arguments, why it is made, and what may go wrong."""
 
-    __slots__ = ("allow", "args", "facility", "flags", "hint", "name", "number", "object", "result", "what")  # fmt: skip
+    __slots__ = (
+        "allow",
+        "args",
+        "facility",
+        "flags",
+        "hint",
+        "name",
+        "number",
+        "object",
+        "result",
+        "what",
+    )
 
     def __init__(
         self,
@@ -106,7 +119,7 @@ class Operation:
         result: Slot,
         facility: str,
         what: str,
-        object: str,  # noqa: A002 - the word that the error messages use
+        object: str,
         allow: tuple[int, ...],
         hint: str,
         flags: int,

@@ -91,7 +91,7 @@ def plan_joins(config: Config, program: Program, namespaces: Namespaces) -> None
                 FLAGS[kind],
                 what=f"join the {kind} namespace",
                 object=path,
-                hint=f"{path} must be a namespace of type {kind}, as /proc/PID/ns/{PROC_NAMES[kind]} is",
+                hint=f"{path} must be of type {kind}, as /proc/PID/ns/{PROC_NAMES[kind]} is",
             )
     if namespaces.has_own("time"):
         child.unshare(c.CLONE_NEWTIME, what="make the time namespace")

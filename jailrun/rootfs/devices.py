@@ -54,10 +54,26 @@ def plan_devices(config: Config, program: Program, root: Slot, facts: Facts) -> 
             if ("dev", name) not in listed:
                 _plan_default_node(child, dev, name, os.makedev(major, minor), facts)
         for name, target in DEFAULT_LINKS:
-            child.symlinkat(target, dev, name, what="make the link", object=f"/dev/{name}", allow=(errno.EEXIST, errno.EROFS))  # fmt: skip
+            child.symlinkat(
+                target,
+                dev,
+                name,
+                what="make the link",
+                object=f"/dev/{name}",
+                allow=(errno.EEXIST, errno.EROFS),
+            )
         if has_mount(config, "/dev/pts", "devpts"):
-            child.unlinkat(dev, "ptmx", what="replace", object="/dev/ptmx", allow=(errno.ENOENT, errno.EROFS))  # fmt: skip
-            child.symlinkat("pts/ptmx", dev, "ptmx", what="make the link", object="/dev/ptmx", allow=(errno.EEXIST, errno.EROFS))  # fmt: skip
+            child.unlinkat(
+                dev, "ptmx", what="replace", object="/dev/ptmx", allow=(errno.ENOENT, errno.EROFS)
+            )
+            child.symlinkat(
+                "pts/ptmx",
+                dev,
+                "ptmx",
+                what="make the link",
+                object="/dev/ptmx",
+                allow=(errno.EEXIST, errno.EROFS),
+            )
         child.close(dev)
     for device in config.get("linux", {}).get("devices", []):
         _plan_device(child, root, device, facts)
@@ -72,7 +88,9 @@ def _shows_other_dev(config: Config) -> bool:
 
 
 def _open_dev(child: Lane, root: Slot) -> Slot:
-    child.mkdirat(root, "dev", 0o755, what="make the folder", object="/dev", allow=(errno.EEXIST, errno.EROFS))  # fmt: skip
+    child.mkdirat(
+        root, "dev", 0o755, what="make the folder", object="/dev", allow=(errno.EEXIST, errno.EROFS)
+    )
     return child.openat2(
         root, "dev", c.O_PATH | c.O_DIRECTORY, resolve=IN_ROOT | c.RESOLVE_NO_SYMLINKS,
         what="open", object="/dev", hint="the root has a symbolic link or a file there",
@@ -83,11 +101,23 @@ def _plan_default_node(child: Lane, dev: Slot, name: str, number: int, facts: Fa
     path = f"/dev/{name}"
     exists = (errno.EEXIST,)
     if "user" not in facts.own:
-        child.mknodat(dev, name, stat.S_IFCHR | 0o666, number, what="make the device", object=path, allow=exists)  # fmt: skip
+        child.mknodat(
+            dev,
+            name,
+            stat.S_IFCHR | 0o666,
+            number,
+            what="make the device",
+            object=path,
+            allow=exists,
+        )
         child.fchmodat(dev, name, 0o666, what="make the device", object=path)
         return
-    child.mknodat(dev, name, stat.S_IFREG | 0o666, what="make the device", object=path, allow=exists)  # fmt: skip
-    node = child.open_tree(c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="take the host's device", object=path)  # fmt: skip
+    child.mknodat(
+        dev, name, stat.S_IFREG | 0o666, what="make the device", object=path, allow=exists
+    )
+    node = child.open_tree(
+        c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="take the host's device", object=path
+    )
     # Not a link of the image's: the name is looked up without following one.
     place = child.openat2(
         dev, name, c.O_PATH | c.O_NOFOLLOW,
@@ -116,7 +146,9 @@ def _plan_device(child: Lane, root: Slot, device: Device, facts: Facts) -> None:
         return
     names = split_path(path)
     folder = plan_target(child, root, "/".join(names[:-1]), directory=True)
-    child.unlinkat(folder, names[-1], what="replace", object=path, allow=(errno.ENOENT, errno.EROFS))  # fmt: skip
+    child.unlinkat(
+        folder, names[-1], what="replace", object=path, allow=(errno.ENOENT, errno.EROFS)
+    )
     number = os.makedev(device.get("major", 0), device.get("minor", 0))
     child.mknodat(folder, names[-1], kind | mode, number, what="make the device", object=path)
     child.fchmodat(folder, names[-1], mode, what="make the device", object=path)
@@ -134,7 +166,9 @@ def plan_console(config: Config, program: Program, root: Slot, socket: int) -> S
     slave = plan_terminal(config, program, root, socket)
     target = plan_target(child, root, "/dev/console", directory=False)
     what = "make the terminal"
-    node = child.open_tree(slave, "", c.OPEN_TREE_CLONE | c.AT_EMPTY_PATH, what=what, object="/dev/console")  # fmt: skip
+    node = child.open_tree(
+        slave, "", c.OPEN_TREE_CLONE | c.AT_EMPTY_PATH, what=what, object="/dev/console"
+    )
     child.move_mount(node, target, what=what, object="/dev/console")
     child.close(node)
     child.close(target)

@@ -27,7 +27,15 @@ class Facts:
     file system, its options) of the hierarchies that the jail may see.
     """
 
-    __slots__ = ("bundle", "cgroup_mounts", "directories", "kinds", "meeting_place", "own", "writable")
+    __slots__ = (
+        "bundle",
+        "cgroup_mounts",
+        "directories",
+        "kinds",
+        "meeting_place",
+        "own",
+        "writable",
+    )
 
     def __init__(
         self,
@@ -53,7 +61,7 @@ class Facts:
 
 
 def read_facts(config: Config, facts: Facts) -> None:
-    """Look at the sources of bind mounts and at the root; raise RootfsError where one is missing."""
+    """Look at the sources of bind mounts and at the root; raise RootfsError if one is missing."""
     for mount in config.get("mounts", []):
         options = mount.get("options", [])
         if "bind" in options or "rbind" in options or mount.get("type") == "bind":

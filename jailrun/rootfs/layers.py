@@ -36,8 +36,8 @@ def prepare_meeting_place(run_dir: str) -> str:
         try:
             os.makedirs(path, 0o755, exist_ok=True)
             # The child walks there with the rights of nobody.
-            os.chmod(run_dir, 0o711)
-            os.chmod(path, 0o755)
+            os.chmod(run_dir, 0o711)  # noqa: S103 - and may list nothing
+            os.chmod(path, 0o755)  # noqa: S103 - it is always empty
         except OSError as error:
             raise RootfsError(f"cannot make {path}: {error.strerror}") from error
     return path
@@ -69,8 +69,12 @@ def _plan_folder(config: Config, program: Program, facts: Facts) -> None:
         c.AT_FDCWD, path, c.OPEN_TREE_CLONE | recursive, what="open the root folder"
     )
     program.before.mount_setattr(
-        tree, propagation=c.MS_PRIVATE, recursive=bool(recursive), what="prepare the root folder", object=path
-    )  # fmt: skip
+        tree,
+        propagation=c.MS_PRIVATE,
+        recursive=bool(recursive),
+        what="prepare the root folder",
+        object=path,
+    )
     if mapped:
         _plan_idmap(program, [(tree, path)])
     program.child.move_mount(
@@ -102,7 +106,9 @@ def _plan_overlay(config: Config, program: Program, facts: Facts) -> None:
     child = program.child
     for tree, path in trees:
         # Before Linux 6.15 overlayfs takes only layers that are mounted in its own namespace.
-        child.move_mount(tree, c.AT_FDCWD, facts.meeting_place, what="attach the layer", object=path)
+        child.move_mount(
+            tree, c.AT_FDCWD, facts.meeting_place, what="attach the layer", object=path
+        )
     if len(trees) > 1:  # one alone is the root itself: overlayfs wants two
         _plan_overlay_mount(program, facts, [tree for tree, _path in lowers], upper)
     for tree, _path in trees:
@@ -124,7 +130,9 @@ def _plan_overlay_mount(
     child.chdir("/proc/self/fd", what="reach the layers by number")
     fs = child.fsopen("overlay", what="open the file system", hint="modprobe overlay")
     child.fsconfig_string(fs, "source", "jailrun")
-    child.fsconfig_string(fs, "lowerdir", Text(":".join("%" * len(lowers)), *lowers), what="stack the layers")  # fmt: skip
+    child.fsconfig_string(
+        fs, "lowerdir", Text(":".join("%" * len(lowers)), *lowers), what="stack the layers"
+    )
     if upper:
         what = "set the writable layer"
         child.fsconfig_string(fs, "upperdir", Text("%/upper", upper), what=what)
@@ -151,7 +159,9 @@ def _is_mapped(config: Config, facts: Facts) -> bool:
 def _plan_idmap(program: Program, trees: list[tuple[Slot, str]]) -> None:
     """Add mapping the ids of mounts to the user namespace of the child that waits."""
     attach = program.attach
-    user = attach.open(Text("/proc/%/ns/user", program.pid), os.O_RDONLY, what="open the new user namespace")  # fmt: skip
+    user = attach.open(
+        Text("/proc/%/ns/user", program.pid), os.O_RDONLY, what="open the new user namespace"
+    )
     for tree, path in trees:
         attach.mount_setattr(
             tree,

@@ -43,7 +43,9 @@ def plan_masks(config: Config, program: Program, root: Slot, facts: Facts) -> No
     child.fsconfig_string(fs, "source", "masked")
     child.fsconfig_string(fs, "mode", "000", what="mount an empty folder")
     child.fsconfig_create(fs, what="mount an empty folder")
-    attributes = c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
+    attributes = (
+        c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC
+    )
     empty = child.fsmount(fs, attributes, what="mount an empty folder")
     # It is copied for each folder, and before Linux 6.15 only what is attached can be copied.
     # Where does not matter: this place, too, goes with the host's root.
@@ -62,10 +64,12 @@ def plan_masks(config: Config, program: Program, root: Slot, facts: Facts) -> No
 def _plan_mask(
     child: Lane, root: Slot, path: str, cover: Slot, flags: int, mismatch: tuple[int, ...]
 ) -> None:
-    """Add covering ``path`` with a copy of ``cover``; ``mismatch`` is what a folder gives a file."""
+    """Add covering ``path`` with a copy of ``cover``; a file over a folder is a ``mismatch``."""
     name = "/".join(split_path(path))
     what = "mask"
-    place = child.openat2(root, name, c.O_PATH | flags, resolve=IN_ROOT, allow=ABSENT, what=what, object=path)  # fmt: skip
+    place = child.openat2(
+        root, name, c.O_PATH | flags, resolve=IN_ROOT, allow=ABSENT, what=what, object=path
+    )
     copy = child.open_tree(cover, "", c.OPEN_TREE_CLONE | c.AT_EMPTY_PATH, what=what, object=path)
     child.move_mount(copy, place, what=what, object=path, allow=mismatch)
     child.close(copy)
@@ -75,8 +79,12 @@ def _plan_mask(
 def _plan_readonly(child: Lane, root: Slot, path: str) -> None:
     name = "/".join(split_path(path))
     what = "make read-only"
-    place = child.openat2(root, name, c.O_PATH, resolve=IN_ROOT, allow=ABSENT, what=what, object=path)  # fmt: skip
-    copy = child.open_tree(place, "", c.OPEN_TREE_CLONE | c.AT_RECURSIVE | c.AT_EMPTY_PATH, what=what, object=path)  # fmt: skip
+    place = child.openat2(
+        root, name, c.O_PATH, resolve=IN_ROOT, allow=ABSENT, what=what, object=path
+    )
+    copy = child.open_tree(
+        place, "", c.OPEN_TREE_CLONE | c.AT_RECURSIVE | c.AT_EMPTY_PATH, what=what, object=path
+    )
     child.mount_setattr(copy, attr_set=c.MOUNT_ATTR_RDONLY, recursive=True, what=what, object=path)
     child.move_mount(copy, place, what=what, object=path)
     child.close(copy)
@@ -88,7 +96,12 @@ def plan_pivot(program: Program, root: Slot) -> None:
     program.enter("rootfs")
     child = program.child
     child.fchdir(root, what="enter the root")
-    child.pivot_root(".", ".", what="change the root", hint="the root must be a mount of its own, not the host's first (initramfs) one")  # fmt: skip
+    child.pivot_root(
+        ".",
+        ".",
+        what="change the root",
+        hint="the root must be a mount of its own, not the host's first (initramfs) one",
+    )
     child.umount2(".", c.MNT_DETACH, what="let go of the host's root")
     child.chdir("/", what="enter the root")
     child.close(root)

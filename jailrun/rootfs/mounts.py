@@ -97,7 +97,9 @@ def _plan_bind(
     )
     _plan_attributes(program.before, tree, options, destination, inherited=True)
     if options.idmap:
-        user = program.attach.open(Text("/proc/%/ns/user", program.pid), os.O_RDONLY, what="open the new user namespace")  # fmt: skip
+        user = program.attach.open(
+            Text("/proc/%/ns/user", program.pid), os.O_RDONLY, what="open the new user namespace"
+        )
         program.attach.mount_setattr(
             tree,
             attr_set=c.MOUNT_ATTR_IDMAP,
@@ -123,14 +125,33 @@ def _plan_attributes(
     """
     what = "set the options of"
     if inherited and (options.attr_set or options.attr_clear):
-        lane.mount_setattr(mounted, attr_set=options.attr_set, attr_clear=options.attr_clear, what=what, object=destination)  # fmt: skip
+        lane.mount_setattr(
+            mounted,
+            attr_set=options.attr_set,
+            attr_clear=options.attr_clear,
+            what=what,
+            object=destination,
+        )
     if options.rec_attr_set or options.rec_attr_clear:
-        lane.mount_setattr(mounted, attr_set=options.rec_attr_set, attr_clear=options.rec_attr_clear, recursive=True, what=what, object=destination)  # fmt: skip
+        lane.mount_setattr(
+            mounted,
+            attr_set=options.rec_attr_set,
+            attr_clear=options.rec_attr_clear,
+            recursive=True,
+            what=what,
+            object=destination,
+        )
     propagation = list(options.propagation)
     if inherited and not propagation:
         propagation = [c.MS_PRIVATE | c.MS_REC]
     for flags in propagation:
-        lane.mount_setattr(mounted, propagation=flags & ~c.MS_REC, recursive=bool(flags & c.MS_REC), what=what, object=destination)  # fmt: skip
+        lane.mount_setattr(
+            mounted,
+            propagation=flags & ~c.MS_REC,
+            recursive=bool(flags & c.MS_REC),
+            what=what,
+            object=destination,
+        )
 
 
 def _plan_remount(child: Lane, root: Slot, mount: Mount, options: MountOptions) -> None:
@@ -147,8 +168,12 @@ def _plan_host_view(
     destination = mount["destination"]
     source = {"sysfs": "/sys", "proc": "/proc", "mqueue": "/dev/mqueue"}[kind]
     what = f"show the host's {source} on"
-    tree = program.child.open_tree(c.AT_FDCWD, source, c.OPEN_TREE_CLONE | c.AT_RECURSIVE, what=what, object=destination)  # fmt: skip
-    program.child.mount_setattr(tree, attr_set=options.attr_set, recursive=True, what=what, object=destination)  # fmt: skip
+    tree = program.child.open_tree(
+        c.AT_FDCWD, source, c.OPEN_TREE_CLONE | c.AT_RECURSIVE, what=what, object=destination
+    )
+    program.child.mount_setattr(
+        tree, attr_set=options.attr_set, recursive=True, what=what, object=destination
+    )
     target = plan_target(program.child, root, destination, directory=True)
     program.child.move_mount(tree, target, what=what, object=destination)
     program.child.close(target)
@@ -165,7 +190,9 @@ def _plan_cgroups(
         _plan_file_system(child, root, mount, options, "cgroup2")
         return
     fs = _plan_open(child, "tmpfs", "cgroup", ["mode=755", "size=16k"], destination)
-    top = child.fsmount(fs, options.attr_set & ~c.MOUNT_ATTR_RDONLY, what="mount tmpfs on", object=destination)  # fmt: skip
+    top = child.fsmount(
+        fs, options.attr_set & ~c.MOUNT_ATTR_RDONLY, what="mount tmpfs on", object=destination
+    )
     child.close(fs)
     target = plan_target(child, root, destination, directory=True)
     child.move_mount(top, target, what="mount tmpfs on", object=destination)
@@ -179,7 +206,9 @@ def _plan_cgroups(
         child.move_mount(mounted, top, name, what=f"mount {kind} on", object=path)
         child.close(mounted)
     if options.attr_set & c.MOUNT_ATTR_RDONLY:
-        child.mount_setattr(top, attr_set=c.MOUNT_ATTR_RDONLY, what="make read-only", object=destination)  # fmt: skip
+        child.mount_setattr(
+            top, attr_set=c.MOUNT_ATTR_RDONLY, what="make read-only", object=destination
+        )
     child.close(top)
 
 

@@ -33,9 +33,7 @@ def split_path(path: str) -> list[str]:
     return names
 
 
-def plan_target(
-    lane: Lane, root: Slot, path: str, *, directory: bool, create: bool = True
-) -> Slot:
+def plan_target(lane: Lane, root: Slot, path: str, *, directory: bool, create: bool = True) -> Slot:
     """Add opening ``path`` inside ``root``, made where it is missing; return its O_PATH slot."""
     names = split_path(path)
     if create:
@@ -63,7 +61,14 @@ def plan_create(lane: Lane, root: Slot, names: list[str], *, directory: bool) ->
         if depth < len(names) or directory:
             lane.mkdirat(parent, name, 0o755, what="make the mount point", object=path, allow=fine)
         else:
-            lane.mknodat(parent, name, stat.S_IFREG | 0o644, what="make the mount point", object=path, allow=fine)  # fmt: skip
+            lane.mknodat(
+                parent,
+                name,
+                stat.S_IFREG | 0o644,
+                what="make the mount point",
+                object=path,
+                allow=fine,
+            )
         if depth < len(names):
             resolve = IN_ROOT | (c.RESOLVE_NO_SYMLINKS if names[0] in PLAIN else 0)
             above = "/".join(names[:depth])

@@ -325,6 +325,15 @@ static long try_socket(int family, int kind, int protocol)
 	return ends(socket(family, kind | SOCK_CLOEXEC, protocol), 1);
 }
 
+/* Makes a read-only mount writable, in a mount namespace of this child's own. */
+static long try_remount(const char *mounted, const char *file)
+{
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)
+	    || mount(NULL, mounted, NULL, MS_REMOUNT | MS_BIND, NULL))
+		return -1;
+	return try_open(file, O_WRONLY);
+}
+
 static long try_setns(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -453,7 +462,7 @@ static long try_chroot_escape(void)
 	X(mount_proc, try_mount("proc")) \
 	X(mount_sysfs, try_mount("sysfs")) \
 	X(mount_cgroup2, try_mount("cgroup2")) \
-	X(remount_root, mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_MANDLOCK, NULL)) \
+	X(remount_proc_sys, try_remount("/proc/sys", "/proc/sys/kernel/hostname")) \
 	X(umount_proc, umount2("/proc", MNT_EXPIRE)) \
 	X(pivot_root, syscall(SYS_pivot_root, "/nonexistent", "/nonexistent")) \
 	X(chroot, chroot("/")) \

@@ -103,6 +103,16 @@ def test_joining_a_hierarchy_later(make_cell: MakeCell, hierarchies: Hierarchies
     eventually(lambda: child.poll() is not None, "the child goes on")
 
 
+def test_a_v2_controller_enabled_later(make_cell: MakeCell, hierarchies: Hierarchies) -> None:
+    """And taken back with the last jail: the fixture looks."""
+    if hierarchies.version("hugetlb") != 2:
+        pytest.skip("needs hugetlb on v2")
+    cell = make_cell()
+    cell.hold()
+    update(cell, {"hugepageLimits": [{"pageSize": "2MB", "limit": 2 * M}]})
+    assert stats.stats(cell.cgroups)["hugetlb"]["2MB"]["limit"] == 2 * M
+
+
 def test_a_frozen_jail_stays_frozen(make_cell: MakeCell) -> None:
     cell = make_cell()
     cell.hold()

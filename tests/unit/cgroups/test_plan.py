@@ -117,8 +117,16 @@ def test_devices(v1: Hierarchies, v2: Hierarchies) -> None:
     assert "write 'c 1:3 rwm'" in before
     program, joined, before = compile_plan({"devices": []}, v2)
     assert before[-2:] == ["bpf", "bpf"]
+    assert joined.cgroup_fd is not None
     _load, attach = (one for one in program.before.operations if one.name == "bpf")
     assert joined.cgroup_fd in attach.args[1].holes.values()  # type: ignore[union-attr]
+
+
+def test_a_device_list_that_nothing_enforces_is_refused() -> None:
+    host = Hierarchies([Hierarchy(1, "/c/memory", ["memory"])])
+    with pytest.raises(UnsupportedError, match="neither the devices controller nor"):
+        compile_plan({"devices": []}, host)
+    compile_plan({}, host)
 
 
 def test_join_of_an_exec(hybrid: Hierarchies) -> None:

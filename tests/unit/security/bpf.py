@@ -1,6 +1,6 @@
 """Classic BPF as the kernel runs it over struct seccomp_data, for tests of compiled filters.
 
-Out of scope: every instruction that seccomp does not allow (kernel/seccomp.c, seccomp_check_filter).
+Out of scope: instructions that seccomp does not allow (kernel/seccomp.c).
 """
 
 from __future__ import annotations

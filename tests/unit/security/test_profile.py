@@ -33,7 +33,7 @@ def filter_for(capabilities: tuple[str, ...] = DEFAULT, allow: tuple[str, ...] =
 
 @cache
 def number(name: str, arch: int = X86_64) -> int:
-    return compiler.load_library().seccomp_syscall_resolve_name_arch(arch, name.encode())
+    return int(compiler.load_library().seccomp_syscall_resolve_name_arch(arch, name.encode()))
 
 
 def test_digest_in_cache_names_is_of_this_profile() -> None:
