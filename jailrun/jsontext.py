@@ -43,14 +43,17 @@ def _parse_constant(literal: str) -> NoReturn:
 
 def _make_scanner() -> Callable[[str, int], tuple[Any, int]]:
     """Return the function that reads one value from a text, given the place where it begins."""
+    scan: Callable[[str, int], tuple[Any, int]]
     try:
         from _json import make_scanner  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         import json
 
-        return json.JSONDecoder(
+        decoder: Any = json.JSONDecoder(
             parse_float=_parse_float, parse_int=_parse_int, parse_constant=_parse_constant
-        ).scan_once
+        )
+        scan = decoder.scan_once
+        return scan
 
     class Options:
         """What ``_json`` asks its caller for, by attribute."""
@@ -62,7 +65,7 @@ def _make_scanner() -> Callable[[str, int], tuple[Any, int]]:
         parse_int = staticmethod(_parse_int)
         parse_constant = staticmethod(_parse_constant)
 
-    scan: Callable[[str, int], tuple[Any, int]] = make_scanner(Options)  # type: ignore[arg-type, unused-ignore]
+    scan = make_scanner(Options)  # type: ignore[arg-type, unused-ignore]
     return scan
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 ASK_AGAIN_MS = 2
+LOCK_SECONDS = 1.0
 GONE = (errno.ENOENT, errno.ENODEV)
 
 
@@ -229,6 +230,26 @@ def _kill_one_by_one(cgroups: Mapping[str, str], deadline: float) -> bool:
     return _ask_until(is_empty, deadline)
 
 
+def end(cgroups: Mapping[str, str]) -> None:
+    """Remove the cgroups of a jail, whose processes are killed first if there are any left.
+
+    Mostly there are none, as all ended with the init of their pid namespace: then the cgroup that
+    they all were in goes at once.
+    """
+    if cgroups and not _try_remove(_main_tree(cgroups)):
+        kill(cgroups)
+    release(cgroups)
+
+
+def _try_remove(path: str) -> bool:
+    """Remove a cgroup that has neither processes nor children; return whether it is gone."""
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        return error.errno in GONE
+    return True
+
+
 def release(cgroups: Mapping[str, str], *, seconds: float = 5.0) -> None:
     """Remove the cgroups of the record with all below them, then our parents if none is left.
 
@@ -238,6 +259,8 @@ def release(cgroups: Mapping[str, str], *, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     first: CgroupError | None = None
     for identifier, path in cgroups.items():
+        if _try_remove(path):
+            continue
         for directory in _subtree(path):
             try:
                 _remove(directory, deadline, version=2 if identifier == UNIFIED else 1)
@@ -282,7 +305,7 @@ def _events(path: str) -> list[str]:
 def _remove_parents(cgroups: Mapping[str, str]) -> None:
     """Remove our own parents, up to ``jailrun`` below a mount's root, where they are empty.
 
-    Under the lock that every start shares: if one is being made, its end will remove them.
+    Under the lock that every start shares, so that none loses its parent while it is made.
     """
     root = lock_path(cgroups) if cgroups else ""
     if not root:
@@ -292,13 +315,20 @@ def _remove_parents(cgroups: Mapping[str, str]) -> None:
     except OSError:
         return
     try:
-        flock(lock, LOCK_EX | LOCK_NB)
-        for path in cgroups.values():
-            _remove_parents_of(path)
-    except BlockingIOError:
-        pass
+        # A start holds it for half a millisecond.
+        if _ask_until(lambda: _has_lock(lock), time.monotonic() + LOCK_SECONDS):
+            for path in cgroups.values():
+                _remove_parents_of(path)
     finally:
         os.close(lock)
+
+
+def _has_lock(fd: int) -> bool:
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove_parents_of(path: str) -> None:

@@ -26,7 +26,7 @@ from jailrun.cgroups.plan import (
     read_resource_facts,
 )
 from jailrun.cgroups.settings import Target
-from jailrun.errors import CgroupError, JailError, UnsupportedError
+from jailrun.errors import CgroupError, JailError, NotFoundError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,26 +82,40 @@ def update(
             "linux.resources.devices: the device list of a running jail is fixed",
             hint="stop the jail, change its devices, start it",
         )
+    if not any(os.path.isdir(path) for path in cgroups.values()):
+        raise NotFoundError("cannot change the limits of the jail: its cgroups are gone")
     facts = read_resource_facts(resources, hierarchies, cgroups)
     target = Target(hierarchies, facts.features, lambda c, f: _present(c, f, hierarchies, cgroups))
     settings = plan_settings(resources, target)
     _check_usage(resources, hierarchies, cgroups)
     _enable(resources, hierarchies, cgroups, facts)
-    new = _make_missing(hierarchies, cgroups, facts)
     undo: list[tuple[str, str]] = []
+    new: list[str] = []
     try:
+        _make_missing(hierarchies, cgroups, facts, new)
         _apply(settings, hierarchies, cgroups, undo)
+        if new:
+            _move(cgroups, new)
     except JailError:
-        for path, text in reversed(undo):
-            try:
-                write_text(path, text, "restore")
-            except JailError:
-                continue  # the first error is the one to raise
-        for path in new:
-            os.rmdir(path)
+        _restore(undo, new, hierarchies)
         raise
-    if new:
-        _move(cgroups, new)
+
+
+def _restore(undo: list[tuple[str, str]], new: list[str], hierarchies: Hierarchies) -> None:
+    """Write back what was there and remove what was not; the first error is the one to raise."""
+    for path, text in reversed(undo):
+        try:
+            write_text(path, text, "restore")
+        except JailError:
+            continue
+    for path in new:
+        root = next(i.mount for i in hierarchies.items if path.startswith(f"{i.mount}/"))
+        try:
+            for pid in processes({"": path}):
+                _move_one(pid, f"{root}/cgroup.procs")
+            os.rmdir(path)
+        except (JailError, OSError):
+            continue
 
 
 def _present(
@@ -160,14 +174,16 @@ def _enable(
         write_text(f"{directory}/cgroup.subtree_control", words, f"enable {words} in")
 
 
-def _make_missing(hierarchies: Hierarchies, cgroups: Mapping[str, str], facts: Facts) -> list[str]:
-    """Make the cgroups of the record that do not exist; return them."""
-    made = []
+def _make_missing(
+    hierarchies: Hierarchies, cgroups: Mapping[str, str], facts: Facts, made: list[str]
+) -> None:
+    """Make the cgroups of the record that do not exist; add them to ``made``."""
     sets = {directory: values for directory, *values in facts.cpuset}
     for item in hierarchies.items:
         path = cgroups.get(item.id)
         if path is None or os.path.isdir(path):
             continue
+        made.append(path)
         fallback: list[str] = []
         for directory in (*parents(item, path), path):
             try:
@@ -180,8 +196,6 @@ def _make_missing(hierarchies: Hierarchies, cgroups: Mapping[str, str], facts: F
             if item.version == 1 and "cpuset" in item.controllers:
                 for name, value in zip(("cpus", "mems"), fallback, strict=False):
                     write_text(f"{directory}/cpuset.{name}", value, f"write {value} to")
-        made.append(path)
-    return made
 
 
 def _apply(
@@ -245,7 +259,16 @@ def _move(cgroups: Mapping[str, str], new: list[str]) -> None:
     try:
         for path in new:
             for pid in processes(cgroups):
-                write_text(f"{path}/cgroup.procs", str(pid), f"move the process {pid} by")
+                _move_one(pid, f"{path}/cgroup.procs")
     finally:
         if not was_frozen:
             thaw(cgroups)
+
+
+def _move_one(pid: int, file: str) -> None:
+    """Move a process; one that was killed meanwhile is no fault."""
+    try:
+        write_text(file, str(pid), f"move the process {pid} by")
+    except CgroupError as error:
+        if getattr(error.__cause__, "errno", 0) != errno.ESRCH:
+            raise

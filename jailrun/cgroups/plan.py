@@ -130,8 +130,10 @@ def _read_enabled(resources: Mapping[str, Any], hierarchies: Hierarchies) -> str
 def _read_set(directory: str, name: str) -> str:
     try:
         return read_text(f"{directory}/cpuset.{name}").strip()
-    except FileNotFoundError:
-        return ""
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):  # missing, or being removed
+            return ""
+        raise
 
 
 def parents(hierarchy: Hierarchy, path: str) -> list[str]:
@@ -171,6 +173,10 @@ def plan(
     resources = (config.get("linux") or {}).get("resources") or {}
     program.enter("cgroups")
     settings = plan_settings(resources, Target(hierarchies, facts.features))
+    if (config.get("jailrun") or {}).get("swap") == "default":
+        # Nobody asked for it: a host that does not count swap may leave it unlimited.
+        for setting in settings:
+            setting.optional |= setting.path.endswith("memory.swap")
     rules = dev.parse_rules(resources.get("devices"))
     used = [item for item in hierarchies.items if item.id in cgroups]
     lock = _lock(program, lock_path(cgroups, hierarchies))

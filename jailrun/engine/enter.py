@@ -11,6 +11,8 @@ it: it stays undumpable until its exec.
 
 from __future__ import annotations
 
+import os
+
 from jailrun import rootfs
 from jailrun.cgroups import plan as cgroup_plan
 from jailrun.engine import payload
@@ -56,7 +58,8 @@ def enter(
         hint = f"resume it first: jailrun resume {name}" if status == PAUSED else None
         raise ConflictError(f"cannot execute in jail {name}: it is {status}", hint=hint)
     config: Config = {**record.read_config(), "process": checked}
-    check_rlimits(checked.get("rlimits", []), read_host_limits(), can_raise=can_raise_limits())
+    if checked.get("rlimits"):
+        check_rlimits(checked["rlimits"], read_host_limits(), can_raise=can_raise_limits())
     kinds = {namespace["type"] for namespace in config.get("linux", {}).get("namespaces", [])}
     if "user" in kinds:
         check_mapped(checked, config["linux"])
@@ -88,8 +91,6 @@ def enter(
         finally:
             execution.close_before()
     finally:
-        import os
-
         os.close(pidfd)
         streams.close()
     return execution

@@ -5,15 +5,22 @@ Owns: reading /proc/PID/stat.  Out of scope: what a process is to a jail.
 
 from __future__ import annotations
 
+import os
+
 
 def read_stat(pid: int) -> tuple[str, int]:
     """Return the state letter and the start time (clock ticks) of a process, or ("", 0)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in parentheses, may hold anything: the fields count from its last ")".
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return "", 0
+    try:
+        # The name, in parentheses, may hold anything: the fields count from its last ")".
+        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+    except ProcessLookupError:
+        return "", 0
+    finally:
+        os.close(fd)
     return fields[0].decode(), int(fields[19])
 
 

@@ -15,6 +15,9 @@ The caller, before                      The child
    (prestart, createRuntime hooks)      18 credentials, seccomp, exec
 19 write the record: it runs
 
+The pid is in the record only once the jail runs: until then the child ends when its caller does,
+and its cgroup, which is in the record, holds it.
+
 Why in this order: the record comes before what it undoes.  The cgroups are joined by the child
 itself, while it has one thread, with descriptors of the caller's; its cgroup namespace is rooted
 where it is then.  The id maps need the caller's rights and the child's namespace.  Mounts need the
@@ -136,8 +139,8 @@ def launch(config: object, request: Request) -> Execution:
         cgroup_facts = cgroup_plan.read_facts(checked, hierarchies, cgroups)
         record.cgroups = cgroups
         _fill_record(record, checked, request)
-        record.write()
         record.write_config(checked)
+        record.write()
         plan = make_plan(checked, record, request, hierarchies, cgroup_facts)
         return _execute(plan, request)
     except BaseException:
@@ -171,6 +174,7 @@ def _fill_record(
     record.log = request.log
     record.image = request.image
     record.labels = request.labels
+    record.has_hooks = bool(config.get("hooks"))
     record.created = time.time()
     extensions = config.get("jailrun", {})
     if extensions.get("layers") and extensions.get("writable", "disk") == "disk":
@@ -208,7 +212,7 @@ def make_plan(
         meeting_place=rootfs.prepare_meeting_place(paths.run_dir()),
         bundle=record.bundle,
         writable=record.writable,
-        cgroup_mounts=_cgroup_mounts(hierarchies, record.cgroups),
+        cgroups=record.cgroups,
     )
     rootfs.read_facts(config, facts)
 
@@ -241,35 +245,21 @@ def make_plan(
     rootfs.plan_seal(config, program)
     payload.plan_streams(program, request.streams, terminal)
     payload.plan_ownership(program, request.streams, owned_ids(config))
+    init_fd = payload.plan_init(program) if config.get("jailrun", {}).get("init") else None
+    extra = range(3, 3 + len(request.streams.extra))
     if request.hold:
-        payload.plan_hold(program, record.folder)
+        payload.plan_hold(program, record.folder, [*extra, *([init_fd] if init_fd else [])])
     elif hooks.get("startContainer"):
         child.wait_for_caller("wait for the startContainer hooks")
     payload.plan_payload(
         config,
         program,
         read_security_facts(config),
-        extra=len(request.streams.extra),
+        extra=len(extra),
         die_with_caller=request.attached,
-        init_fd=payload.plan_init(program) if config.get("jailrun", {}).get("init") else None,
+        init_fd=init_fd,
     )
     return plan
-
-
-def _cgroup_mounts(
-    hierarchies: Hierarchies, cgroups: dict[str, str]
-) -> list[tuple[str, str, list[str]]]:
-    """Return the hierarchies that the jail is in, as it will find them in /sys/fs/cgroup."""
-    mounts: list[tuple[str, str, list[str]]] = []
-    for item in hierarchies.items:
-        if item.id not in cgroups:
-            continue
-        if item.version == 2:
-            alone = len(cgroups) == 1
-            mounts.append(("" if alone else "unified", "cgroup2", []))
-        else:
-            mounts.append((item.id, "cgroup", item.id.split(",")))
-    return mounts
 
 
 def _execute(plan: Plan, request: Request) -> Execution:
@@ -282,7 +272,10 @@ def _execute(plan: Plan, request: Request) -> Execution:
         execution.spawn(plan.namespaces.spawn_flags, cgroup=plan.cgroup, share_memory=shares)
         execution.wait(DEADLINE_SECONDS)
         execution.run_attach()
-        _note_pid(record, execution)
+        record.pid = execution.pid
+        record.start_time = read_start_time(execution.pid)
+        if hooks:
+            record.write()  # a hook may ask for the state
         for moment in ("prestart", "createRuntime"):
             run_hooks(hooks, moment, record)
         execution.go()
@@ -293,6 +286,7 @@ def _execute(plan: Plan, request: Request) -> Execution:
         if request.hold:
             execution.wait(DEADLINE_SECONDS)
             payload.save_operations(execution, record.folder)
+            record.write()
             execution.forget()
             return execution
         if hooks.get("startContainer"):
@@ -312,9 +306,3 @@ def _execute(plan: Plan, request: Request) -> Execution:
     finally:
         execution.close_before()
     return execution
-
-
-def _note_pid(record: Record, execution: Execution) -> None:
-    record.pid = execution.pid
-    record.start_time = read_start_time(execution.pid)
-    record.write()

@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jailrun.spec.model import Hooks, Resources
+    from jailrun.spec.model import Resources
 
 UNKNOWN = 255  # the exit status of a jail whose end nobody saw
 
@@ -47,7 +47,7 @@ def start(name: str) -> None:
     """Start the payload of a created jail; raise what its exec fails with."""
     with Lock(name) as record:
         _require(record, (CREATED,), "start")
-        hooks = record.read_config().get("hooks", {})
+        hooks = record.read_hooks()
         run_hooks(hooks, "startContainer", record, inside="root")
         report = os.open(f"{record.folder}/report", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -200,14 +200,13 @@ def finish(name: str, status: int | None, *, alive_fd: int = -1) -> None:
     those who wait are let finish before anything is removed.
     """
     with Lock(name) as record:
-        try:
-            record.events = stats.read_events(record.cgroups) if record.cgroups else {}
-        except (JailError, OSError):
-            record.events = {}
-        hooks = record.read_config().get("hooks", {})
-        release_running_parts(record)
+        hooks = record.read_hooks()
         record.finished = time.time()
         record.status = UNKNOWN if status is None else status
+        if not record.remove:
+            # Before the cgroups go: what tells why a jail ended, once it has.
+            record.events = _read_events(record)
+            release_running_parts(record)
         if not record.remove or alive_fd >= 0:
             record.write()
         if alive_fd >= 0:
@@ -217,6 +216,13 @@ def finish(name: str, status: int | None, *, alive_fd: int = -1) -> None:
         if record.remove:
             release(record)
         run_hooks(hooks, "poststop", record)
+
+
+def _read_events(record: Record) -> dict[str, int]:
+    try:
+        return stats.read_events(record.cgroups) if record.cgroups else {}
+    except (JailError, OSError):
+        return {}  # someone removes the jail at the same time
 
 
 def delete(name: str, *, force: bool = False) -> None:
@@ -230,11 +236,7 @@ def delete(name: str, *, force: bool = False) -> None:
             )
         if status == CREATING and not force:
             raise ConflictError(f"cannot remove jail {name}: it is being created")
-        hooks: Hooks = {}
-        try:
-            hooks = record.read_config().get("hooks", {})
-        except OSError:
-            pass  # its making was cut short before there was a config
+        hooks = record.read_hooks()
         release(record)
         if record.status is None and record.started:
             run_hooks(hooks, "poststop", record)

@@ -96,11 +96,11 @@ def plan_ownership(program: Program, streams: Streams, ids: tuple[int, int]) -> 
         program.before.call("fchown", fd, *ids, what="give the stream to the payload's user")
 
 
-def plan_hold(program: Program, folder: str) -> None:
+def plan_hold(program: Program, folder: str, needed: list[int | Slot]) -> None:
     """Add waiting for the start, which another process gives through a FIFO in the record.
 
     What goes wrong after it is reported to who starts, through another: see `save_operations`.
-    Both are open for reading and writing here, so that nobody needs to be at the other end.
+    Both FIFOs are open for reading and writing here, so that nobody needs to be at the other end.
     """
     program.enter("engine")
     before, child = program.before, program.child
@@ -109,6 +109,8 @@ def plan_hold(program: Program, folder: str) -> None:
         path = f"{folder}/{name}"
         before.mknodat(c.AT_FDCWD, path, stat.S_IFIFO | 0o600, what="make the FIFO")
         ends.append(before.open(path, os.O_RDWR, what="open the FIFO", result=name))
+    # It may wait for long: of the start's own descriptors none may keep a mount of the host busy.
+    child.keep_only(0, 1, 2, program.report_fd, *ends, *needed)
     child.wait_for_caller("wait for the start", fd=ends[0])
     child.call("dup3", ends[1], program.report_fd, c.O_CLOEXEC, what="report to who starts")
 

@@ -45,9 +45,8 @@ def complete(config: object) -> Config:
     if process is not None and not process.get("args"):
         raise SpecError("process.args", "is empty", hint="name the program to run")
     _check_devices(own, in_user_namespace="user" in kinds)
-    if process is not None:
-        rlimits = process.get("rlimits", [])
-        check_rlimits(rlimits, read_host_limits(), can_raise=can_raise_limits())
+    if process is not None and process.get("rlimits"):
+        check_rlimits(process["rlimits"], read_host_limits(), can_raise=can_raise_limits())
     if process is not None and "user" in kinds:
         check_mapped(process, own["linux"])
     return own

@@ -19,12 +19,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jailrun.spec.model import Config
+    from jailrun.spec.model import Config, Hooks
 
 _FIELDS = (
     "name", "bundle", "pid", "start_time", "owner_pid", "owner_start_time", "cgroups",
     "first_id", "writable", "log", "remove", "attached", "created", "started", "finished",
-    "status", "labels", "image", "events",
+    "status", "labels", "image", "events", "has_hooks",
 )  # fmt: skip
 
 
@@ -59,6 +59,7 @@ class Record:
         self.status: int | None = None
         self.labels: dict[str, str] = {}
         self.image = ""
+        self.has_hooks = False
         self.events: dict[str, Any] = {}
 
     @property
@@ -112,6 +113,10 @@ class Record:
         config: Config = read_json(f"{self.folder}/config.json")
         return config
 
+    def read_hooks(self) -> Hooks:
+        """Return the hooks of the config."""
+        return self.read_config().get("hooks", {}) if self.has_hooks else {}
+
     def remove_folder(self) -> None:
         """Forget the jail: the last step of a release; nothing where it is gone already."""
         try:
@@ -162,8 +167,14 @@ def write_file(path: str, text: str) -> None:
 
 def read_json(path: str) -> Any:
     """Return what is in a file of ours."""
-    with open(path, "rb") as file:
-        return loads(file.read())
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 20):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return loads(b"".join(parts))
 
 
 def load(name: str) -> Record:

@@ -6,11 +6,15 @@ never have been reached; a step that fails does not keep the others from being d
 
 from __future__ import annotations
 
+import os
+import select
+
 from jailrun import paths, rootfs
 from jailrun.cgroups import control
 from jailrun.engine.identity import is_alive
 from jailrun.errors import JailError
 from jailrun.kernel.execute import send_signal
+from jailrun.security.ids import release_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +30,7 @@ def release(record: Record) -> None:
     """
     steps: list[Callable[[], None]] = [
         lambda: _kill_init(record),
-        lambda: control.kill(record.cgroups) if record.cgroups else None,
-        lambda: control.release(record.cgroups) if record.cgroups else None,
+        lambda: control.end(record.cgroups),
         lambda: rootfs.release(record.writable),
         lambda: _release_log(record),
         lambda: _release_range(record),
@@ -48,16 +51,11 @@ def release(record: Record) -> None:
 
 def release_running_parts(record: Record) -> None:
     """Give back what only a running jail needs: cgroups; its files and its record stay."""
-    if record.cgroups:
-        control.kill(record.cgroups)
-        control.release(record.cgroups)
+    control.end(record.cgroups)
 
 
 def _kill_init(record: Record) -> None:
     """Kill the init, if it is still that process; all of its pid namespace goes with it."""
-    import os
-    import select
-
     if not is_alive(record.pid, record.start_time):
         return
     try:
@@ -76,8 +74,6 @@ def _kill_init(record: Record) -> None:
 
 
 def _release_log(record: Record) -> None:
-    import os
-
     if record.log:
         try:
             os.unlink(record.log)
@@ -86,7 +82,5 @@ def _release_log(record: Record) -> None:
 
 
 def _release_range(record: Record) -> None:
-    from jailrun.security.ids import release_range
-
     if record.first_id:
         release_range(paths.run_dir(), record.first_id, record.name)

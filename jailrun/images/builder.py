@@ -10,10 +10,11 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from jailrun.errors import ImageError
-from jailrun.images import apt, catalog, lookup, store
+from jailrun.images import apt, catalog, debootstrap, lookup, store
 from jailrun.images.lookup import Image, MissingImageError
 from jailrun.images.progress import Progress, Silent
 from jailrun.images.recipe import Recipe, find_recipe, recipe_names, unknown
@@ -103,14 +104,14 @@ def _follow(recipe: Recipe, name: str, progress: Progress) -> Image:
 
 def _make(recipe: Recipe, name: str, space: Workspace, tree: Path, progress: Progress) -> Image:
     if recipe.build["base"] == "debootstrap":
-        from jailrun.images.debootstrap import make_debootstrap
-
         _, tag = lookup.parse_name(name)
-        newest = make_debootstrap(recipe, tag, space, tree, progress)
+        newest = debootstrap.make_debootstrap(recipe, tag, space, tree, progress)
+        _tidy(tree, debootstrap.LEFTOVERS, debootstrap.EMPTY)
     else:
         newest = _make_scratch(recipe, space, tree, progress)
     _copy_files(recipe, tree)
-    _tidy(recipe, tree)
+    _tidy(tree, recipe.words("remove"), recipe.words("empty"))
+    _set_modes(recipe, tree)
     progress.step("compute the content address")
     digest, _ = seal(str(tree), newest=newest)
     store.add_layer(space, tree, digest)
@@ -140,7 +141,7 @@ def _make_scratch(recipe: Recipe, space: Workspace, tree: Path, progress: Progre
         what = f"unpack the package {deb.name}"
         run_tool(["dpkg-deb", "--extract", deb, unpacked], what=what, keep_open=[space.lock_fd])
     for folder in ("bin", "sbin", "usr", "etc", "var", *recipe.words("folders")):
-        _make_folders(tree / folder)
+        _make_folders(_inside(tree, folder))
     for wanted in recipe.words("include"):
         _include(unpacked, wanted, tree)
     if "applets" in recipe.build:
@@ -170,6 +171,17 @@ def _download(packages: list[str], debs: Path, space: Workspace, progress: Progr
         deb.replace(debs / deb.name)
 
 
+def _inside(tree: Path, name: str | Path) -> Path:
+    """Return the path of ``name`` in the tree; ImageError where links lead it to the host's files.
+
+    Debian's ``/var/run`` is such a link: to the absolute ``/run``.
+    """
+    path = tree / name
+    if not path.parent.resolve().is_relative_to(tree.resolve()):
+        raise ImageError(f"the recipe's {name} leads out of the image, through a link")
+    return path
+
+
 def _make_folders(path: Path) -> None:
     """Make a folder and those above it, 0755 whatever the caller's umask is."""
     missing = [path, *path.parents]
@@ -179,7 +191,7 @@ def _make_folders(path: Path) -> None:
 
 
 def _include(unpacked: Path, wanted: str, tree: Path) -> None:
-    source, target = unpacked / wanted, tree / wanted
+    source, target = unpacked / wanted, _inside(tree, wanted)
     if not source.exists() and not source.is_symlink():
         raise ImageError(f"the packages hold no {wanted}, which the recipe includes")
     _make_folders(target.parent)
@@ -194,8 +206,8 @@ def _link_applets(tree: Path, binary: str) -> None:
     what = f"list the applets of {binary}"
     listed = run_tool([tree / binary, "--list-full"], what=what, isolate=True)
     for line in listed.split():
-        applet = tree / line
-        if applet.exists() or applet.is_symlink() or ".." in applet.parts:
+        applet = _inside(tree, line)
+        if applet.exists() or applet.is_symlink():
             continue
         _make_folders(applet.parent)
         applet.symlink_to(os.path.relpath(tree / binary, applet.parent))
@@ -206,7 +218,7 @@ def _copy_files(recipe: Recipe, tree: Path) -> None:
     if not recipe.files.is_dir():
         return
     for source in sorted(recipe.files.rglob("*")):
-        target = tree / source.relative_to(recipe.files)
+        target = _inside(tree, source.relative_to(recipe.files))
         if source.is_symlink():
             target.unlink(missing_ok=True)
             target.symlink_to(source.readlink())
@@ -218,22 +230,28 @@ def _copy_files(recipe: Recipe, tree: Path) -> None:
             target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 
-def _tidy(recipe: Recipe, tree: Path) -> None:
-    """Remove, empty and set the modes of what the recipe says."""
-    for pattern in recipe.words("remove"):
-        for path in sorted(tree.glob(pattern)):
+def _tidy(tree: Path, remove: Iterable[str], empty: Iterable[str]) -> None:
+    """Remove what matches the patterns; make the files in ``empty`` such."""
+    for pattern in remove:
+        for found in sorted(tree.glob(pattern)):
+            path = _inside(tree, found.relative_to(tree))
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    for name in recipe.words("empty"):
-        path = tree / name
+    for name in empty:
+        path = _inside(tree, name)
         path.unlink(missing_ok=True)
         _make_folders(path.parent)
         path.write_bytes(b"")
         path.chmod(0o644)
+
+
+def _set_modes(recipe: Recipe, tree: Path) -> None:
     for name, mode in recipe.build.get("modes", {}).items():
-        path = tree / name
-        if not path.exists() and not path.is_symlink():
+        path = _inside(tree, name)
+        if path.is_symlink():
+            raise ImageError(f"the recipe's build.modes: {name} is a link")
+        if not path.exists():
             _make_folders(path)
         path.chmod(int(mode, 8))

@@ -1,6 +1,6 @@
 """The recipe base ``debootstrap``: a Debian root from packages that apt has fetched.
 
-Owns: `make_debootstrap`.  Out of scope: fetching (`jailrun.images.apt`).
+Owns: `make_debootstrap`, what has to go afterwards.  Out of scope: fetching (`jailrun.images.apt`).
 
 debootstrap by itself fetches with wget, which knows nothing of the proxies, credentials,
 certificates and transports in apt's configuration, and it installs from one suite, without the
@@ -23,6 +23,14 @@ from jailrun.images.tools import require_tool, run_tool
 
 _SCRIPTS = Path("/usr/share/debootstrap/scripts")
 _ROLLING = ("sid", "unstable")
+# What an installation leaves that is the host's, or of its day, or can be fetched again.
+LEFTOVERS = (
+    *("dev/*", "run/*", "tmp/*", "etc/*-", "etc/.pwd.lock"),
+    *("var/cache/apt/*", "var/cache/debconf/*-old", "var/cache/ldconfig/aux-cache"),
+    *("var/lib/apt/lists/*", "var/lib/dbus/machine-id", "var/lib/dpkg/*-old"),
+    *("var/log/*.log", "var/log/apt/*"),
+)
+EMPTY = ("etc/hostname", "etc/hosts", "etc/machine-id", "etc/resolv.conf")
 _RELATIONS = frozenset({"Depends", "Pre-Depends", "Provides", "Priority", "Essential"})
 _CONTENTS = frozenset(
     {"Package", "Version", "Architecture", "Filename", "Size", "MD5sum", "SHA256"}
@@ -70,9 +78,9 @@ def choose(recipe: Recipe, tag: str) -> tuple[str, list[apt.Source]]:
     """Return the suite to install, and the sources that have it."""
     host = apt.read_os_release()
     host_suite = host.get("VERSION_CODENAME", "")
-    same = host.get("ID") == recipe.name
-    suite = tag if tag != "latest" else ""
-    suite = suite or (host_suite if same and host_suite else str(recipe.build["suite"]))
+    same = host.get("ID") == recipe.build.get("distribution", "debian")
+    suite = tag if tag != "latest" else recipe.build.get("suite", "")
+    suite = suite or (host_suite if same else "") or recipe.build.get("default_suite", "")
     components = recipe.words("components") or ["main"]
     sources: list[apt.Source] = []
     if same:

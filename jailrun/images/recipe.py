@@ -28,7 +28,9 @@ _KEYS: dict[str, dict[str, type | object]] = {
     "image": {"name": str, "description": str},
     "build": {
         "base": str,
+        "distribution": str,
         "suite": str,
+        "default_suite": str,
         "mirror": str,
         "security_mirror": str,
         "components": _STRINGS,
@@ -145,6 +147,8 @@ def read_recipe(folder: Path) -> Recipe:
     base = build.get("base")
     if base not in _BASES:
         raise ImageError(f"{path}: build.base: {base!r} is not one of {', '.join(_BASES)}")
+    if base == "debootstrap" and "mirror" not in build:
+        raise ImageError(f"{path}: build.mirror: the base debootstrap needs one")
     for key in ("include", "folders", "remove", "empty", "modes"):
         for entry in build.get(key, []):
             _check_inside(path, f"build.{key}", entry)

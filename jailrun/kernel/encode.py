@@ -8,13 +8,13 @@ inside structures are absolute: the buffer never moves.  Out of scope: running i
 from __future__ import annotations
 
 from _struct import Struct as Layout
-from _struct import pack_into, unpack_from
+from _struct import pack, pack_into, unpack_from
 
 from jailrun.kernel.operation import FORMAT, KEEP, STORE32, Operation, Pointers, Slot, Struct, Text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from jailrun.kernel.operation import Argument
     from jailrun.kernel.program import Program
@@ -83,7 +83,7 @@ def _kept(program: Program) -> list[int | Slot]:
         argument.index: argument
         for operation in program.child.operations
         for argument in operation.args
-        if isinstance(argument, Slot) and argument.index in opened
+        if type(argument) is Slot and argument.index in opened
     }
     return [0, 1, 2, program.report_fd, program.go_fd, *program.kept, *used.values()]
 
@@ -104,15 +104,20 @@ class _Rows:
         self.data_at = data_at
         self.length = 0
         self.data: list[bytes] = []
+        self.strings: dict[str, int] = {}
         self.pointers: list[tuple[int, int]] = []  # where, to what
         self.rows: list[bytes] = []
         self.origin: list[Operation] = []
 
     def add(self, operation: Operation) -> None:
         """Append one operation."""
+        if operation.number == KEEP:
+            self.keep(operation, operation.args)
+            return
         args = [0, 0, 0, 0, 0, 0]
         slots = pointers = 0
         needs = -1
+        # The kinds by how often they come: a start has some three hundred operations.
         for place, argument in enumerate(operation.args):
             if isinstance(argument, int):
                 args[place] = argument
@@ -121,37 +126,47 @@ class _Rows:
                 slots |= 1 << place
             else:
                 pointers |= 1 << place
-                args[place], needed = self._place(operation, argument)
-                needs = max(needs, needed)
+                if isinstance(argument, str):
+                    args[place] = self._place_string(argument)
+                else:
+                    args[place], needed = self._place(operation, argument)
+                    needs = max(needs, needed)
         row = (operation.number, operation.result.index, needs, slots, pointers, operation.flags)
         self._append(operation, row, operation.allow, args)
 
-    def keep(self, operation: Operation, kept: list[int | Slot]) -> None:
+    def keep(self, operation: Operation, kept: Iterable[Argument]) -> None:
         """Append the row that closes every descriptor but ``kept``; errors name ``operation``."""
         table = b"".join(
-            (fd.index if isinstance(fd, Slot) else fd).to_bytes(8, "little")
-            + int(isinstance(fd, Slot)).to_bytes(8, "little")
-            for fd in kept
+            pack("<qq", fd.index, 1) if isinstance(fd, Slot) else pack("<qq", fd, 0) for fd in kept
         )
         row = (KEEP, operation.result.index, -1, 0, 1, 0)
-        self._append(operation, row, (), [self._put(table), len(kept), 0, 0, 0, 0])
+        self._append(operation, row, (), [self._put(table), len(table) // 16, 0, 0, 0, 0])
 
     def _append(
         self, operation: Operation, row: tuple[int, ...], allow: tuple[int, ...], args: list[int]
     ) -> None:
-        self.rows.append(OPERATION.pack(*row, *(*allow, 0, 0, 0)[:3], *args))
+        errnos = (*allow, 0, 0, 0)[:3] if allow else (0, 0, 0)
+        self.rows.append(OPERATION.pack(*row, *errnos, *args))
         self.origin.append(operation)
 
     def _put(self, data: bytes) -> int:
         """Append ``data``, aligned to eight bytes; return its offset in the buffer."""
         at = self.data_at + self.length
-        self.data.append(data + bytes(-len(data) % 8))
-        self.length += len(data) + -len(data) % 8
+        padding = -len(data) % 8
+        self.data.append(data + b"\0" * padding if padding else data)
+        self.length += len(data) + padding
+        return at
+
+    def _place_string(self, text: str) -> int:
+        """Append a string, once however often it is used: nothing writes to one."""
+        at = self.strings.get(text)
+        if at is None:
+            at = self.strings[text] = self._put(_terminated(text))
         return at
 
     def _place(self, operation: Operation, argument: Argument) -> tuple[int, int]:
         """Append what an argument points to; return its offset, and the slot it needs or -1."""
-        if isinstance(argument, (str, bytes)):
+        if isinstance(argument, bytes):
             return self._put(_terminated(argument)), -1
         if isinstance(argument, Pointers):
             targets = [self._put(_terminated(item)) for item in argument.items]

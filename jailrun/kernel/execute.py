@@ -90,12 +90,20 @@ class Execution:
         self._report_fd = -1
         self._go_fd = -1
         self._shares = False
+        self._done = 0  # how many rows of the lane before have been run
         # Whether the child that goes on is one that the first child splits off.
         self._awaits_move = any(op.number == SPLIT for op in program.child.operations)
 
     def run_before(self) -> None:
         """Run the lane ``before``; raise `OperationError` where an operation fails."""
-        self._run(self.encoded.before)
+        first, last = self.encoded.before
+        self._done = first
+        try:
+            self._run(self.encoded.before)
+        except OperationError as error:
+            self._done = self.encoded.origin.index(error.operation)
+            raise
+        self._done = last
 
     def run_attach(self) -> None:
         """Run the lane ``attach``, for the child that waits."""
@@ -208,20 +216,20 @@ class Execution:
 
     def close_before(self) -> None:
         """Close the caller's copies of the descriptors that the lane ``before`` left open."""
-        closed = {
-            argument.index
-            for operation in self.program.before.operations
-            if operation.name == "close"
-            for argument in operation.args
-            if isinstance(argument, Slot)
-        }
-        for operation in self.program.before.operations:
-            slot = operation.result
-            if operation.name in OPENING and slot.index not in closed:
-                fd = self.read_slot(slot)
-                if fd > 2:
-                    os.close(fd)
-                    self.encoded.write_slot(slot, -1)
+        opened = {}
+        for operation in self.encoded.origin[self.encoded.before[0] : self._done]:
+            if operation.name in OPENING:
+                opened[operation.result.index] = operation.result
+            elif operation.name == "close":
+                for argument in operation.args:
+                    if isinstance(argument, Slot):
+                        opened.pop(argument.index, None)
+        for slot in opened.values():
+            fd = self.read_slot(slot)
+            if fd >= 0:
+                os.close(fd)
+                self.encoded.write_slot(slot, -1)
+        self._done = self.encoded.before[0]
 
 
 def _begin_sharing() -> None:

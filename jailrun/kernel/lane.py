@@ -12,6 +12,7 @@ from jailrun.kernel import constants as c
 from jailrun.kernel.calls import Calls
 from jailrun.kernel.operation import (
     EXACT,
+    KEEP,
     PSEUDO,
     SIGNALS,
     SPLIT,
@@ -91,6 +92,10 @@ class Lane(Calls):
         """Report that only execve is left; fails where the caller has gone meanwhile."""
         report = Struct(EXECUTING, label="executing")
         self.call("write", self.report_fd, report, 16, flags=EXACT, what="reach the caller")
+
+    def keep_only(self, *descriptors: Fd) -> None:
+        """Close every descriptor but these."""
+        self.pseudo(KEEP, *descriptors, what="close what is not needed")
 
     def reset_signals(self) -> None:
         """Give every signal its default and block none, as an exec should find them."""

@@ -24,7 +24,7 @@ SPLIT = (
     -3
 )  # (clone flags): goes on in a new child of the caller, as a join of a pid namespace needs
 SIGNALS = -4  # (): every signal to its default, none blocked
-KEEP = -5  # (table, count): closes every descriptor but these
+KEEP = -5  # (descriptors): closes every descriptor but these
 PSEUDO = {FORMAT: "format", STORE32: "store", SPLIT: "clone", SIGNALS: "signals", KEEP: "keep"}
 
 EXACT = 1  # flag: the result must be the third argument, as for a whole write

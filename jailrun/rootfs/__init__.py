@@ -14,6 +14,9 @@ The order, all of it before the change of root, while the host's /dev and /proc 
 6. `plan_pivot`: the root becomes ``/`` and the host's is gone
 7. `plan_seal`: the root read-only, its propagation
 
+No descriptor is closed here: the exec closes them all (or, in a jail that waits for its start,
+`jailrun.engine.payload.plan_hold`), and a call for each would cost more.
+
 What lies inside a root is hostile: every path in it is resolved by `plan_target`, from the root's
 descriptor, with openat2(2).
 """

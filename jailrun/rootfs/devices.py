@@ -74,7 +74,6 @@ def plan_devices(config: Config, program: Program, root: Slot, facts: Facts) -> 
                 object="/dev/ptmx",
                 allow=(errno.EEXIST, errno.EROFS),
             )
-        child.close(dev)
     for device in config.get("linux", {}).get("devices", []):
         _plan_device(child, root, device, facts)
 
@@ -118,14 +117,8 @@ def _plan_default_node(child: Lane, dev: Slot, name: str, number: int, facts: Fa
     node = child.open_tree(
         c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="take the host's device", object=path
     )
-    # Not a link of the image's: the name is looked up without following one.
-    place = child.openat2(
-        dev, name, c.O_PATH | c.O_NOFOLLOW,
-        resolve=c.RESOLVE_BENEATH | c.RESOLVE_NO_SYMLINKS, what="make the device", object=path,
-    )  # fmt: skip
-    child.move_mount(node, place, what="make the device", object=path)
-    child.close(place)
-    child.close(node)
+    # move_mount does not follow a link in the last place, should the image have one there.
+    child.move_mount(node, dev, name, what="make the device", object=path)
 
 
 def _plan_device(child: Lane, root: Slot, device: Device, facts: Facts) -> None:
@@ -141,8 +134,6 @@ def _plan_device(child: Lane, root: Slot, device: Device, facts: Facts) -> None:
         )  # fmt: skip
         target = plan_target(child, root, path, directory=False)
         child.move_mount(node, target, what="make the device", object=path)
-        child.close(target)
-        child.close(node)
         return
     names = split_path(path)
     folder = plan_target(child, root, "/".join(names[:-1]), directory=True)
@@ -156,7 +147,6 @@ def _plan_device(child: Lane, root: Slot, device: Device, facts: Facts) -> None:
         folder, names[-1], device.get("uid", 0), device.get("gid", 0), c.AT_SYMLINK_NOFOLLOW,
         what="make the device", object=path,
     )  # fmt: skip
-    child.close(folder)
 
 
 def plan_console(config: Config, program: Program, root: Slot, socket: int) -> Slot:
@@ -170,8 +160,6 @@ def plan_console(config: Config, program: Program, root: Slot, socket: int) -> S
         slave, "", c.OPEN_TREE_CLONE | c.AT_EMPTY_PATH, what=what, object="/dev/console"
     )
     child.move_mount(node, target, what=what, object="/dev/console")
-    child.close(node)
-    child.close(target)
     return slave
 
 
@@ -198,5 +186,4 @@ def plan_terminal(config: Config, program: Program, root: Slot, socket: int) -> 
     if user["uid"]:
         child.call("fchown", slave, user["uid"], -1, what="give the terminal to its user")
     child.send_descriptor(socket, master, b"/dev/pts/ptmx\0", what="hand over the terminal")
-    child.close(master)
     return slave

@@ -23,13 +23,12 @@ class Facts:
     ``directories`` says of each bind mount's source (absolute) whether it is a directory,
     ``own`` which namespaces the jail gets new (OCI types), ``writable`` is the folder that holds
     the upper layer, None where the root is written directly or not at all, ``bundle`` is what
-    relative paths count from, ``cgroup_mounts`` are (name below /sys/fs/cgroup or "", type of
-    file system, its options) of the hierarchies that the jail may see.
+    relative paths count from, ``cgroups`` are the jail's directories by hierarchy.
     """
 
     __slots__ = (
         "bundle",
-        "cgroup_mounts",
+        "cgroups",
         "directories",
         "kinds",
         "meeting_place",
@@ -45,14 +44,14 @@ class Facts:
         bundle: str = "/",
         writable: str | None = None,
         directories: dict[str, bool] | None = None,
-        cgroup_mounts: list[tuple[str, str, list[str]]] | None = None,
+        cgroups: dict[str, str] | None = None,
     ) -> None:
         self.own = own
         self.meeting_place = meeting_place
         self.bundle = bundle
         self.writable = writable
         self.directories = directories or {}
-        self.cgroup_mounts = cgroup_mounts or []
+        self.cgroups = cgroups or {}
         self.kinds: dict[str, str] = {}
 
     def absolute(self, path: str) -> str:

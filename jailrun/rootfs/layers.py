@@ -92,12 +92,18 @@ def _plan_overlay(config: Config, program: Program, facts: Facts) -> None:
             c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="open the layer", result="layer",
             hint="the image is incomplete: jailrun image rm and build it again",
         )  # fmt: skip
+        program.before.mount_setattr(
+            tree, propagation=c.MS_PRIVATE, what="prepare the layer", object=path
+        )
         lowers.append((tree, path))
     upper = None
     if facts.writable:
         _plan_writable(program, facts.writable)
         upper = program.before.open_tree(
             c.AT_FDCWD, facts.writable, c.OPEN_TREE_CLONE, what="open the writable layer"
+        )
+        program.before.mount_setattr(
+            upper, propagation=c.MS_PRIVATE, what="prepare the writable layer"
         )
     trees = lowers + ([(upper, facts.writable)] if upper and facts.writable else [])
     mapped = _is_mapped(config, facts)
@@ -111,8 +117,6 @@ def _plan_overlay(config: Config, program: Program, facts: Facts) -> None:
         )
     if len(trees) > 1:  # one alone is the root itself: overlayfs wants two
         _plan_overlay_mount(program, facts, [tree for tree, _path in lowers], upper)
-    for tree, _path in trees:
-        child.close(tree)
 
 
 def _plan_writable(program: Program, path: str) -> None:
@@ -147,8 +151,6 @@ def _plan_overlay_mount(
     )
     mount = child.fsmount(fs, what="mount the layers as overlay")
     child.move_mount(mount, c.AT_FDCWD, facts.meeting_place, what="attach the root")
-    child.close(mount)
-    child.close(fs)
 
 
 def _is_mapped(config: Config, facts: Facts) -> bool:
@@ -202,29 +204,47 @@ def _remove_tree(path: str) -> None:
 
 
 def _empty(top: int) -> None:
-    """Remove what is in a directory; with a list, not by recursion: depth is the jail's choice."""
-    stack = [os.dup(top)]
+    """Remove what is in a directory, with one descriptor: depth is the jail's choice.
+
+    Nothing of the jail runs any more, so that ``..`` leads back to where we came from.  What is
+    mounted in it, by whomever, is not ours to remove.
+    """
+    device = os.fstat(top).st_dev
+    directory = os.dup(top)
     names: list[bytes] = []
-    while stack:
-        directory = stack[-1]
-        deeper = None
-        for entry in os.scandir(directory):
-            name = os.fsencode(entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                try:
-                    os.rmdir(name, dir_fd=directory)
-                except OSError as error:
-                    if error.errno != errno.ENOTEMPTY:
-                        raise
-                    deeper = name
-                    break
+    try:
+        while True:
+            deeper = _empty_one(directory, device)
+            if deeper is not None:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                names.append(deeper)
+            elif names:
+                flags, deeper = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, b".."
             else:
+                return
+            following = os.open(deeper, flags, dir_fd=directory)
+            os.close(directory)
+            directory = following
+            if deeper == b"..":
+                os.rmdir(names.pop(), dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _empty_one(directory: int, device: int) -> bytes | None:
+    """Remove the entries of a directory, up to a folder that is not empty: return its name."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if not entry.is_dir(follow_symlinks=False):
                 os.unlink(name, dir_fd=directory)
-        if deeper is not None:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-            stack.append(os.open(deeper, flags, dir_fd=directory))
-            names.append(deeper)
-        else:
-            os.close(stack.pop())
-            if names and stack:
-                os.rmdir(names.pop(), dir_fd=stack[-1])
+                continue
+            if os.stat(name, dir_fd=directory, follow_symlinks=False).st_dev != device:
+                raise OSError(errno.EXDEV, "something is mounted there", os.fsdecode(name))
+            try:
+                os.rmdir(name, dir_fd=directory)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                return name
+    return None

@@ -57,8 +57,6 @@ def plan_masks(config: Config, program: Program, root: Slot, facts: Facts) -> No
             _plan_mask(child, root, path, empty, c.O_DIRECTORY, ())
         if kind != "directory":
             _plan_mask(child, root, path, null, 0, (errno.EINVAL,) if kind == "unknown" else ())
-    for fd in (empty, fs, null):
-        child.close(fd)
 
 
 def _plan_mask(
@@ -72,8 +70,6 @@ def _plan_mask(
     )
     copy = child.open_tree(cover, "", c.OPEN_TREE_CLONE | c.AT_EMPTY_PATH, what=what, object=path)
     child.move_mount(copy, place, what=what, object=path, allow=mismatch)
-    child.close(copy)
-    child.close(place)
 
 
 def _plan_readonly(child: Lane, root: Slot, path: str) -> None:
@@ -87,8 +83,6 @@ def _plan_readonly(child: Lane, root: Slot, path: str) -> None:
     )
     child.mount_setattr(copy, attr_set=c.MOUNT_ATTR_RDONLY, recursive=True, what=what, object=path)
     child.move_mount(copy, place, what=what, object=path)
-    child.close(copy)
-    child.close(place)
 
 
 def plan_pivot(program: Program, root: Slot) -> None:
@@ -104,7 +98,6 @@ def plan_pivot(program: Program, root: Slot) -> None:
     )
     child.umount2(".", c.MNT_DETACH, what="let go of the host's root")
     child.chdir("/", what="enter the root")
-    child.close(root)
 
 
 def plan_seal(config: Config, program: Program) -> None:
@@ -119,4 +112,3 @@ def plan_seal(config: Config, program: Program) -> None:
     if config.get("root", {}).get("readonly"):
         root = child.open("/", c.O_PATH, what="open the root")
         child.mount_setattr(root, attr_set=c.MOUNT_ATTR_RDONLY, what="make the root read-only")
-        child.close(root)

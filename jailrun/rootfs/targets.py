@@ -76,8 +76,4 @@ def plan_create(lane: Lane, root: Slot, names: list[str], *, directory: bool) ->
                 root, above, c.O_PATH | c.O_DIRECTORY, resolve=resolve,
                 what="reach the mount point", object=path,
             )  # fmt: skip
-            if parent is not root:
-                lane.close(parent)
             parent = opened
-    if parent is not root:
-        lane.close(parent)

@@ -15,6 +15,7 @@ from _struct import pack
 from errno import EEXIST, ENOSYS, EPERM
 
 from jailrun.errors import SecurityError, SpecError
+from jailrun.security.shrink import shrink_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -233,6 +234,7 @@ def compile_profile(seccomp: Mapping[str, Any]) -> bytes:
     if needs_prologue(default):
         names = {name for rule in rules for name in rule.names}
         body = plan_prologue(newest_calls(library, tokens, names)) + body
+    body = shrink_filter(body)
     if len(body) // 8 > MAX_INSTRUCTIONS:
         raise SecurityError(
             f"the seccomp profile makes a filter of {len(body) // 8} instructions, "

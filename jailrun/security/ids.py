@@ -141,6 +141,14 @@ def map_text(mappings: Sequence[Mapping[str, Any]], path: str) -> bytes:
     return "".join(lines).encode()
 
 
+def user_maps(linux: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Return the texts of uid_map and gid_map for ``linux.uidMappings`` and ``gidMappings``."""
+    return (
+        map_text(linux.get("uidMappings") or [], "linux.uidMappings"),
+        map_text(linux.get("gidMappings") or [], "linux.gidMappings"),
+    )
+
+
 def _id(mapping: Mapping[str, Any], key: str, path: str) -> int:
     value = mapping.get(key)
     if type(value) is not int or not 0 <= value <= MAX_ID + 1:

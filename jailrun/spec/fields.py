@@ -115,7 +115,8 @@ def mapping(item: Kind, valid_key: str = "a name", key: Callable[[str], bool] = 
             return
         for name, entry in value.items():
             if type(name) is not str or "\0" in name or not key(name):
-                _add(problems, path, name, f"{valid_key}, as a key here must be")
+                message = f"the key {show_value(name)} is not {valid_key}"
+                problems.append((show_path(path), message, None))
             item(entry, (path, name), problems)
 
     return check

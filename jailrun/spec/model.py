@@ -378,7 +378,7 @@ class Extensions(TypedDict, total=False):
     id_shift: Literal["idmap", "none"]  # idmap: ids on disk stay unshifted
     init: bool  # our small init is PID 1
     swap: Literal["default"]  # memory.swap was not asked for: leave it out where it cannot be set
-    seccomp: Literal["default"]  # the engine's own profile, for linux.seccomp's absence
+    seccomp: Literal["default", "unconfined"]  # where linux.seccomp is not there; unset is none
     allow: list[str]  # what was allowed by name; the engine's own profile follows it
     user_range: Literal["auto"]  # the engine fills in hostID from the jail's own range
 

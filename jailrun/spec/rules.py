@@ -145,7 +145,7 @@ def check_mounts(config: Any) -> Problems:
         yield from _check_mount_ids(where, mount, options.idmap, has_user)
 
 
-def _check_mount_ids(where: str, mount: Any, idmap: bool, has_user: bool) -> Problems:  # noqa: FBT001, RUF100
+def _check_mount_ids(where: str, mount: Any, idmap: bool, has_user: bool) -> Problems:
     uids, gids = mount.get("uidMappings"), mount.get("gidMappings")
     if bool(uids) != bool(gids):
         field = "gidMappings" if uids else "uidMappings"
@@ -199,7 +199,7 @@ def check_sysctl(config: Any) -> Problems:
             continue
         if needed not in namespaces:
             hint = f'add {{"type": "{needed}"}} to linux.namespaces'
-            yield where, f"would be set on the host without a {needed} namespace", hint
+            yield where, f"would be set on the host: the jail has no {needed} namespace", hint
 
 
 def check_time(config: Any) -> Problems:

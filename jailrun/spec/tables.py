@@ -359,7 +359,7 @@ EXTENSIONS = record(
         "init": boolean,
         "user_range": one_of("auto"),
         "swap": one_of("default"),
-        "seccomp": one_of("default"),
+        "seccomp": one_of("default", "unconfined"),
         "allow": TEXTS,
     },
     closed=True,
@@ -381,7 +381,7 @@ CONFIG = record(
                 _HOOKS,
             )
         ),
-        "annotations": mapping(TEXT, "a key"),
+        "annotations": mapping(TEXT),
         "linux": _LINUX,
         "jailrun": EXTENSIONS,
     },

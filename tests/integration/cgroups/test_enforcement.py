@@ -12,7 +12,10 @@ import pytest
 
 from jailrun.cgroups import control, stats
 from jailrun.cgroups.hierarchy import Hierarchies
+from jailrun.cgroups.plan import plan_join
 from jailrun.errors import CgroupError, JailError, UnsupportedError
+from jailrun.kernel.execute import Execution
+from jailrun.kernel.program import Program
 
 if TYPE_CHECKING:
     from tests.integration.cgroups.conftest import Cell
@@ -185,3 +188,37 @@ def test_every_figure_of_a_jail_is_there(make_cell: MakeCell) -> None:
     assert found["cpu"]["usage"]["total"] > 0
     assert found["memory"]["usage"]["usage"] > 0
     assert control.processes(cell.cgroups) == [cell.children[0].pid]
+
+
+@pytest.mark.parametrize("executor", ["native", "ctypes"])
+def test_the_child_of_a_program_is_in_all_of_them(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    """By the plan's own joins, and on v2 by the clone: a new process, and one that comes later."""
+    monkeypatch.setenv("JAILRUN_EXECUTOR", executor)
+    cell = make_cell({"pids": {"limit": 5}})
+    program = Program()
+    joined = plan_join(program, cell.cgroups)
+    program.child.announce_exec()
+    program.child.execve("/bin/sleep", ["sleep", "60"], [])
+    execution = Execution(program)
+    execution.run_before()
+    execution.spawn(0, cgroup=joined.cgroup_fd)
+    try:
+        assert execution.wait(20)
+        lines = Path(f"/proc/{execution.pid}/cgroup").read_text().splitlines()
+        inside = [line for line in lines if line.endswith(f"/jailrun/{cell.name}")]
+        assert len(inside) == len(cell.cgroups)
+    finally:
+        execution.abandon()
+        execution.close_before()
+
+
+def test_network_class(make_cell: MakeCell, hierarchies: Hierarchies) -> None:
+    """Where net_cls is mounted; a refusal by name elsewhere."""
+    resources = {"network": {"classID": 0x100001}}
+    if hierarchies.of("net_cls"):
+        assert make_cell(resources).read("net_cls", "net_cls.classid") == str(0x100001)
+    else:
+        with pytest.raises(UnsupportedError, match=r"network\.classID: this host has no net_cls"):
+            make_cell(resources)

@@ -11,7 +11,7 @@ import pytest
 
 from jailrun.cgroups import control, live, stats
 from jailrun.cgroups.hierarchy import Hierarchies
-from jailrun.errors import CgroupError, JailError, UnsupportedError
+from jailrun.errors import CgroupError, JailError, NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
     from tests.integration.cgroups.conftest import Cell
@@ -119,6 +119,37 @@ def test_a_frozen_jail_stays_frozen(make_cell: MakeCell) -> None:
     control.freeze(cell.cgroups)
     update(cell, {"cpu": {"cpus": "0"}})
     assert control.is_frozen(cell.cgroups)
+
+
+def test_a_move_that_fails_is_undone(
+    make_cell: MakeCell, hierarchies: Hierarchies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process cannot be moved: the first goes back."""
+    if hierarchies.version("cpuset") != 1:
+        pytest.skip("needs cpuset on v1")
+    cell = make_cell({"pids": {"limit": 20}})
+    cell.hold("import os\nif not os.fork():\n    os.read(0, 1)\n    os._exit(0)")
+    last = control.processes(cell.cgroups)[-1]
+    write = control.write_text
+
+    def refuse_the_last(path: str, text: str, what: str) -> None:
+        if (text, "/cpuset/jailrun/" in path) == (str(last), True):
+            raise CgroupError(f"cannot {what} {path}")
+        write(path, text, what)
+
+    monkeypatch.setattr(live, "write_text", refuse_the_last)
+    with pytest.raises(CgroupError, match=f"move the process {last}"):
+        update(cell, {"cpu": {"cpus": "0"}, "pids": {"limit": 30}})
+    assert not Path(cell.cgroups["cpuset"]).exists()
+    assert stats.stats(cell.cgroups)["pids"]["limit"] == 20
+    assert not control.is_frozen(cell.cgroups)
+
+
+def test_of_a_jail_that_is_gone(make_cell: MakeCell) -> None:
+    cell = make_cell()
+    control.release(cell.cgroups)
+    with pytest.raises(NotFoundError, match="cgroups are gone"):
+        update(cell, {"pids": {"limit": 3}})
 
 
 def test_devices_are_fixed(make_cell: MakeCell) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,18 +20,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the JAILRUN_DATA of images that take long; removed at the end of the session."""
-    folder = tmp_path_factory.mktemp("images-shared")
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def debian(shared: Path) -> Image:
-    """Return a Debian image, built once."""
+def debian(session_data: Path) -> Image:
+    """Return a Debian image, built once for the session, beside the others that it shares."""
     before = os.environ.get("JAILRUN_DATA")
-    os.environ["JAILRUN_DATA"] = str(shared)
+    os.environ["JAILRUN_DATA"] = str(session_data)
     try:
         return images.ensure("debian")
     finally:

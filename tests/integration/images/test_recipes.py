@@ -150,7 +150,7 @@ def test_what_an_isolated_tool_mounts_and_starts_goes_with_it(tmp_path: Path) ->
     assert list(tmp_path.glob("in")) == []
 
 
-def test_debian(debian: Image, shared: Path) -> None:
+def test_debian(debian: Image, session_data: Path) -> None:
     tree = Path(debian.layers[0])
     assert debian.config["cmd"] == ["bash"]
     assert run_in(tree, "bash", "-c", "echo $BASH_VERSION")
@@ -164,8 +164,8 @@ def test_debian(debian: Image, shared: Path) -> None:
         assert (tree / name).read_bytes() == b""
     for name in ("dev", "run", "tmp", "proc", "var/lib/apt/lists", "var/cache/apt"):
         assert list((tree / name).iterdir()) == []
-    assert list((shared / "images/tmp").iterdir()) == []
-    assert read_mounts(shared) == []
+    assert list((session_data / "images/tmp").iterdir()) == []
+    assert read_mounts(session_data) == []
 
 
 def test_an_exported_image_comes_back_as_the_same(debian: Image, tmp_path: Path) -> None:

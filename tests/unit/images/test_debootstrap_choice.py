@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jailrun.errors import ImageError
 from jailrun.images import apt, debootstrap
-from jailrun.images.recipe import find_recipe
+from jailrun.images.recipe import find_recipe, read_recipe
 
 HOST = [
     apt.Source(
@@ -46,3 +48,18 @@ def test_the_choice(
 def test_what_is_no_suite(suite: str) -> None:
     with pytest.raises(ImageError, match="not the name of a suite"):
         debootstrap.find_script(suite)
+
+
+def test_a_recipe_can_fix_its_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(
+        '[image]\nname = "web"\n'
+        '[build]\nbase = "debootstrap"\nsuite = "trixie"\nmirror = "http://m.example"\n'
+    )
+    monkeypatch.setattr(
+        apt, "read_os_release", lambda: {"ID": "debian", "VERSION_CODENAME": "bookworm"}
+    )
+    monkeypatch.setattr(apt, "read_host_sources", lambda: HOST)
+    for tag, suite in (("latest", "trixie"), ("sid", "sid")):
+        chosen, sources = debootstrap.choose(read_recipe(tmp_path), tag)
+        assert chosen == suite
+        assert sources[0].fields["uris"] == "http://host.example"

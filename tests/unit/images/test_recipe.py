@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_the_projects_own_recipes_are_valid() -> None:
     [
         ("[image]", "[image", "recipe.toml"),
         ('base = "scratch"', "", "build.base"),
+        ("scratch", "debootstrap", "build.mirror: the base debootstrap needs one"),
         ("scratch", "magic", "scratch, debootstrap"),
         ("folders =", "folder =", "build.folder: unknown key"),
         ('["a"]', '"a"', "build.folders: a list of strings"),
@@ -106,3 +108,45 @@ def test_a_recipe_without_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert image.config == {"cmd": ["sh"]}
     assert builder.build("mine").digest == image.digest
     assert builder.build(str(folder)).digest == image.digest
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        'empty = ["out/kept"]',
+        'modes = { "out/kept" = "0777" }',
+        'modes = { "out" = "0777" }',
+        'remove = ["out/*"]',
+        'remove = ["*/kept"]',
+        "",  # and a file below files/
+    ],
+)
+def test_a_recipe_cannot_reach_the_hosts_files_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    (outside / "kept").write_text("kept")
+    folder = write(tmp_path / "mine", f'[build]\nbase = "scratch"\n{key}\n')
+    (folder / "files").mkdir()
+    (folder / "files/out").symlink_to(outside)
+    if not key:
+        # The link comes first in the order of names, the file below it in a second pass.
+        (folder / "files/out").unlink()
+        (folder / "files/out").mkdir()
+        (folder / "files/out/new").write_text("new")
+        monkeypatch.setattr(builder, "_make_scratch", _link_out(outside))
+    monkeypatch.setenv("JAILRUN_RECIPES", str(tmp_path))
+    with pytest.raises(ImageError, match="link"):
+        builder.ensure("mine")
+    assert [path.name for path in outside.iterdir()] == ["kept"]
+    assert (outside / "kept").read_text() == "kept"
+    assert outside.stat().st_mode & 0o777 == 0o700
+
+
+def _link_out(outside: Path) -> Callable[..., int]:
+    def make(_recipe: object, _space: object, tree: Path, _progress: object) -> int:
+        (tree / "out").symlink_to(outside)
+        return 0
+
+    return make

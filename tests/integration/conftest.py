@@ -1,0 +1,33 @@
+"""The ground of the integration tests: every test here stands on it; see ``ground``."""
+
+from __future__ import annotations
+
+from tests.integration.ground import (
+    busybox,
+    config,
+    jails,
+    leaves_host_as_it_was,
+    own_folders,
+    own_mount_namespace,
+    probe,
+    probe_program,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    session_data,
+    session_run,
+)
+
+__all__ = [
+    "busybox",
+    "config",
+    "jails",
+    "leaves_host_as_it_was",
+    "own_folders",
+    "own_mount_namespace",
+    "probe",
+    "probe_program",
+    "pytest_runtest_makereport",
+    "pytest_runtest_setup",
+    "session_data",
+    "session_run",
+]

@@ -1,0 +1,199 @@
+"""The ground that every test with real jails stands on; see conftest.py here and in tests/faults.
+
+Owns: folders of our own, the busybox image, the comparison of the host before and after a test,
+and what ``requires`` means.  Out of scope: starting jails (``jails``).
+
+The session has a mount namespace of its own, whose mounts are shared among its own processes: a
+mount that gets out of a jail is seen, and other work on the machine is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jailrun import images
+from jailrun.images import Image
+from jailrun.kernel import constants as c
+from jailrun.kernel.execute import Execution
+from jailrun.kernel.program import Program
+from tests.integration.features import why_not
+from tests.integration.host import adopt_orphans, find_leftovers, read_host
+from tests.integration.jails import Build, Config, Jails, Probe, Reports, build_config, mount_probe
+from tests.probes.probe import build_probe, parse_probe
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path("/var/cache/jailrun-tests")
+COUNT = itertools.count()
+
+
+# --- what this host must be able to do -----------------------------------------------------------
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose marker names what this host cannot do."""
+    features = ["root"]
+    for marker in item.iter_markers("requires"):
+        features += marker.args
+    for feature in features:
+        reason = why_not(feature)
+        if reason:
+            pytest.skip(f"{feature}: {reason}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Make a skip a failure where everything must work, as in CI."""
+    report = yield
+    if report.skipped and os.environ.get("JAILRUN_MUST_WORK") == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"JAILRUN_MUST_WORK=1, and this test was skipped: {reason}"
+    return report
+
+
+# --- folders and images --------------------------------------------------------------------------
+@pytest.fixture(scope="session", autouse=True)
+def own_mount_namespace() -> None:
+    """Leave the host's mount namespace, and adopt whatever our processes leave behind."""
+    if os.geteuid():
+        return
+    program = Program()
+    program.before.unshare(c.CLONE_NEWNS, what="leave the host's mounts")
+    program.before.mount(0, "/", 0, c.MS_REC | c.MS_PRIVATE, what="keep mounts from the host:")
+    program.before.mount(0, "/", 0, c.MS_REC | c.MS_SHARED, what="see mounts that get out:")
+    Execution(program).run_before()
+    adopt_orphans()
+
+
+def hash_recipe() -> str:
+    """Return what the busybox image depends on, as a name for it."""
+    text = hashlib.sha256()
+    for folder in (ROOT / "images" / "busybox", ROOT / "jailrun" / "images"):
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.suffix != ".pyc":
+                text.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return text.hexdigest()[:16]
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder of ours, and never what is mounted in it."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        if line.split()[4].startswith(f"{path}/"):
+            subprocess.run(["umount", "--lazy", line.split()[4]], check=False, capture_output=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def session_data(own_mount_namespace: None) -> Iterator[Path]:
+    """Return the JAILRUN_DATA of the session, with the busybox image in it."""
+    cached = CACHE / hash_recipe()
+    data = Path(f"/var/tmp/jailrun-tests-{os.getpid()}")
+    remove_tree(data)
+    before = os.environ.get("JAILRUN_DATA")
+    os.environ["JAILRUN_DATA"] = str(data)
+    try:
+        if cached.is_dir():
+            shutil.copytree(cached, data / "images", symlinks=True)
+        images.ensure("busybox")
+        if not cached.is_dir():
+            unfinished = CACHE / f"{cached.name}.{os.getpid()}"
+            shutil.copytree(data / "images", unfinished, symlinks=True)
+            try:
+                unfinished.rename(cached)
+            except OSError:  # another session was faster
+                shutil.rmtree(unfinished)
+        yield data
+    finally:
+        remove_tree(data)
+        if before is None:
+            del os.environ["JAILRUN_DATA"]
+        else:
+            os.environ["JAILRUN_DATA"] = before
+
+
+@pytest.fixture(scope="session")
+def session_run() -> Iterator[Path]:
+    """Return the folder of the tests' JAILRUN_RUN folders."""
+    run = Path(f"/run/jailrun-tests-{os.getpid()}")
+    run.mkdir(mode=0o711, exist_ok=True)
+    yield run
+    remove_tree(run)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(
+    session_data: Path, session_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Give each test a store that is shared and records of its own; return the folder of these."""
+    run = session_run / str(next(COUNT))
+    monkeypatch.setenv("JAILRUN_DATA", str(session_data))
+    monkeypatch.setenv("JAILRUN_RUN", str(run))
+    for name in ("JAILRUN_RECIPES", "JAILRUN_EXECUTOR", "NOTIFY_SOCKET", "LISTEN_FDS"):
+        monkeypatch.delenv(name, raising=False)
+    yield run
+    remove_tree(run)
+
+
+@pytest.fixture(autouse=True)
+def leaves_host_as_it_was(own_folders: Path) -> Iterator[None]:
+    """Compare the host before and after the test."""
+    before = read_host()
+    yield
+    left = find_leftovers(before)
+    if left:
+        pytest.fail("\n".join(["the host is not as it was before:", *left]), pytrace=False)
+
+
+@pytest.fixture
+def busybox(session_data: Path) -> Image:
+    """Return the busybox image."""
+    return images.resolve("busybox")
+
+
+@pytest.fixture(scope="session")
+def probe_program(session_data: Path) -> Path:
+    """Return the probe, built once; where it lies, a jail's ids may read it."""
+    folder = session_data / "probe"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    session_data.chmod(0o755)
+    return build_probe(folder)
+
+
+# --- jails ----------------------------------------------------------------------------------------
+@pytest.fixture
+def config(busybox: Image) -> Build:
+    """Return the builder of a safe jail's config on busybox; see `build_config`."""
+
+    def build(*args: str, **changes: Any) -> Config:
+        changes.setdefault("layers", list(busybox.layers))
+        return build_config(*args, **changes)
+
+    return build
+
+
+@pytest.fixture
+def jails(leaves_host_as_it_was: None) -> Iterator[Jails]:
+    """Return what starts jails, and removes those that a failed test has left."""
+    started = Jails()
+    yield started
+    started.clear()
+
+
+@pytest.fixture
+def probe(jails: Jails, config: Build, probe_program: Path) -> Probe:
+    """Return what runs the probe program in a jail and returns its reports."""
+
+    def see(*names: str, request: dict[str, Any] | None = None, **changes: Any) -> Reports:
+        changes["mounts"] = [*changes.get("mounts", ()), mount_probe(probe_program)]
+        ended = jails.run(config("/probe", *names, **changes), **(request or {}))
+        assert (ended.status, ended.stderr) == (0, "")
+        return parse_probe(ended.stdout)
+
+    return see
