@@ -67,7 +67,8 @@ class Result:
         return self
 
     def __repr__(self) -> str:
-        return f"Result({self.command!r}, status={self.status}, stdout={_shorten(self.stdout)}, stderr={_shorten(self.stderr)})"
+        said = f"stdout={_shorten(self.stdout)}, stderr={_shorten(self.stderr)}"
+        return f"Result({self.command!r}, status={self.status}, {said})"
 
 
 def host_status(status: int) -> int:

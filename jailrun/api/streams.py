@@ -59,10 +59,17 @@ def own(fd: int) -> int:
     return fd
 
 
+def disown(fd: int) -> int:
+    """Return a descriptor that was ours alone, for another to close."""
+    with _own_lock:
+        _own.discard(fd)
+    return fd
+
+
 def close(fd: int) -> None:
     """Close a descriptor; nothing for -1, or in a forked child, which has it no more."""
     with _own_lock:
-        if fd >= 0:
+        if fd in _own:
             _own.discard(fd)
             os.close(fd)
 
@@ -131,8 +138,6 @@ class Exchange:
         for fd in self.outputs:
             poll.register(fd, select.POLLIN)
         if self._feed >= 0:
-            self._write(poll)
-        if self._feed >= 0:
             poll.register(self._feed, select.POLLOUT)
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -162,10 +167,7 @@ class Exchange:
             return
         except BrokenPipeError:
             pass  # the command did not want all of it
-        try:
-            poll.unregister(self._feed)
-        except KeyError:
-            pass
+        poll.unregister(self._feed)
         self._close_feed()
 
     def _read(self, fd: int, poll: select.poll) -> None:

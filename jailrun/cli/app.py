@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+import typer.core
 
 from jailrun import __version__
 from jailrun.errors import JailError
@@ -70,6 +71,17 @@ Examples:
 """
 
 
+class Command(typer.core.TyperCommand):
+    """A verb whose usage shows what it needs as NAME, not as {NAME}, which reads like a choice."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the line "Usage:"."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)
+        return [
+            piece[1:-1] if piece[:1] == "{" and piece[-1:] == "}" else piece for piece in pieces
+        ]
+
+
 def build_app(only: str | None = None) -> typer.Typer:
     """Return the application with all verbs, or with the verb ``only`` (``image ls`` is one)."""
     app = _make_group(HELP, complete=only is None)
@@ -83,7 +95,7 @@ def build_app(only: str | None = None) -> typer.Typer:
             groups[group] = _make_group(GROUPS[group])
             app.add_typer(groups[group], name=group)
         parent = groups[group] if group else app
-        parent.command(last, context_settings=verb.settings)(load_verb(name))
+        parent.command(last, cls=Command, context_settings=verb.settings)(load_verb(name))
     return app
 
 

@@ -17,18 +17,22 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING
 
+from jailrun.cgroups import control
+from jailrun.cli.terminal import Console, Guard, Relay, find_terminal, read_size
+from jailrun.engine.payload import Streams
 from jailrun.kernel.execute import reap, send_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
     from typing import Any, Self
 
-    from jailrun.cli.terminal import Relay
     from jailrun.kernel.execute import Execution
+    from jailrun.spec.model import Process
 
 SIGKILL = signal.SIGKILL.value
 URGENT = (signal.SIGINT.value, signal.SIGTERM.value)
@@ -61,6 +65,11 @@ def ensure_standard_streams() -> None:
             if fd != place:
                 os.dup2(fd, place)
                 os.close(fd)
+            os.set_inheritable(place, True)
+            if place == 2 and sys.stderr is None:
+                sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+            elif place == 1 and sys.stdout is None:
+                sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
 
 
 class Signals:
@@ -169,6 +178,67 @@ def is_default(status: bytes, number: int) -> bool:
     return True
 
 
+class Session:
+    """All that joins the caller to a process in a jail, from before its start to its end.
+
+    To be entered around both.  ``streams`` and ``console_fd`` are for the engine.
+    """
+
+    def __init__(self, *, interactive: bool, tty: bool) -> None:
+        self.interactive = interactive
+        self.tty = tty
+        self._terminal_fd = find_terminal()
+        self._guard = Guard(self._terminal_fd)
+        self._signals = Signals(terminal=tty)
+        self._console = Console() if tty else None
+        self.console_fd = self._console.fd if self._console else None
+        null = -1 if interactive else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.streams = Streams((0 if interactive else null, 1, 2))
+        if null >= 0:
+            os.close(null)  # the streams have a copy
+
+    def __enter__(self) -> Self:
+        self._guard.__enter__()
+        self._signals.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.restore()
+        self._signals.__exit__()
+        self.streams.close()
+        if self._console:
+            self._console.close()
+
+    def set_size(self, process: Process) -> None:
+        """Say in an OCI process how large its terminal is to be."""
+        size = read_size(self._terminal_fd) if self.tty else None
+        if size:
+            process["consoleSize"] = {"height": size[0], "width": size[1]}
+
+    def attend(
+        self, execution: Execution, *, is_init: bool, cgroups: Mapping[str, str] | None = None
+    ) -> int:
+        """Stand by the process until its end; return its exit status, 128 + n for signal n."""
+
+        def kill_all() -> None:
+            # A frozen process dies when it is thawed, one of another pid namespace by itself.
+            if cgroups:
+                control.kill(cgroups)
+
+        receiver = Receiver(execution.pid, execution.pidfd, is_init=is_init, kill=kill_all)
+        if not self._console:
+            return attend(execution, receiver, self._signals)
+        source = 0 if self.interactive else None
+        relay = Relay(self._console.receive(), source, 1, self._guard)
+        try:
+            if self.interactive:
+                self._guard.make_raw()
+            relay.resize()
+            return attend(execution, receiver, self._signals, relay)
+        finally:
+            relay.close()
+
+
 def attend(
     execution: Execution, receiver: Receiver, signals: Signals, relay: Relay | None = None
 ) -> int:
@@ -195,9 +265,7 @@ def attend(
     return receiver.host_status(reap(pidfd))
 
 
-def _take_signals(
-    numbers: bytes, receiver: Receiver, relay: Relay | None, *, ended: bool
-) -> None:
+def _take_signals(numbers: bytes, receiver: Receiver, relay: Relay | None, *, ended: bool) -> None:
     for number in numbers:
         if relay and number == signal.SIGTSTP:
             relay.suspend()

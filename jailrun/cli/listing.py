@@ -85,7 +85,7 @@ def ps(
     filter: Filters = None,
     format: AsFormat = "table",
 ) -> None:
-    """List the processes of a jail, or, without a name, jails, as ls does.
+    """List the processes of a jail; without a name, jails.
 
     PID is a process's number on the host, INSIDE the one in the jail, USER its user id there.
 
@@ -98,7 +98,10 @@ def ps(
         ls(all, quiet, filter, format)
         return
     if all or filter:
-        raise JailError("--all and --filter are for lists of jails, not for one jail")
+        raise JailError(
+            "--all and --filter are for lists of jails, not for one jail",
+            hint=f"jailrun ps {name}, or: jailrun ps --all",
+        )
     processes = read_processes(load(name))
     if quiet:
         for process in processes:

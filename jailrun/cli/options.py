@@ -8,7 +8,7 @@ mean, which `jailrun.spec.compile` says for all faces: here a value stays what t
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument, Option
 
@@ -99,7 +99,8 @@ User = Annotated[
 Groups = Annotated[Texts, Option("--group-add", metavar="GROUP", help="One more group.")]
 Workdir = Annotated[Text, Option("-w", "--workdir", metavar="PATH", help="Working directory.")]
 Env = Annotated[
-    Texts, Option("-e", "--env", metavar="NAME[=VALUE]", help="Variable; NAME alone: as it is here.")
+    Texts,
+    Option("-e", "--env", metavar="NAME[=VALUE]", help="Variable; NAME alone: as it is here."),
 ]
 EnvFile = Annotated[Texts, Option("--env-file", metavar="FILE", help="File of NAME=VALUE lines.")]
 Entrypoint = Annotated[
@@ -133,7 +134,8 @@ SecurityOpt = Annotated[
     Option("--security-opt", metavar="NAME=VALUE", help="As seccomp=FILE, seccomp=unconfined."),
 ]
 Allow = Annotated[
-    Texts, Option("--allow", metavar="NAME", help="Allow one thing by name, as mount, fuse, ptrace.")
+    Texts,
+    Option("--allow", metavar="NAME", help="Allow one thing by name, as mount, fuse, ptrace."),
 ]
 Sysctl = Annotated[
     Texts, Option("--sysctl", metavar="NAME=VALUE", help="Kernel setting of the jail's own.")
@@ -180,11 +182,7 @@ def make_request(given: Mapping[str, Any]) -> Request:
     if given["entrypoint"] is not None:
         # docker: an empty one takes the image's away
         asked["entrypoint"] = [given["entrypoint"]] if given["entrypoint"] else []
-    if TYPE_CHECKING:
-        from typing import cast
-
-        return cast("Request", asked)
-    return asked
+    return cast("Request", asked)
 
 
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TextIO
 
 import typer
@@ -33,16 +34,25 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 # --- stdout ---------------------------------------------------------------------------------------
 def write(text: str) -> None:
     """Write ``text`` to stdout at once; end quietly where nobody reads it any more."""
-    encoding = sys.stdout.encoding or "utf-8"
+    stdout = open_stdout()
+    encoding = stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()
+        stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stdout.flush()
     except BrokenPipeError:
         drop_stdout()
         raise typer.Exit(OUTPUT_CLOSED) from None
     except OSError as error:
         drop_stdout()
         raise JailError(f"cannot write to the standard output: {error.strerror}") from error
+
+
+def open_stdout() -> TextIO:
+    """Return stdout; raise JailError where the caller has closed it."""
+    stdout: TextIO | None = sys.stdout
+    if stdout is None:
+        raise JailError("the standard output is closed", hint="to see nothing: >/dev/null")
+    return stdout
 
 
 def drop_stdout() -> None:
@@ -106,11 +116,16 @@ def complain(message: str, hint: str | None = None) -> None:
     text = f"jailrun: {_clean_lines(message)}\n"
     if hint:
         text += f"  hint: {_clean_lines(hint)}\n"
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except OSError:
-        return  # nobody listens; the exit status still tells
+    write_error(text)
+
+
+def write_error(text: str) -> None:
+    """Write to stderr; where nobody listens the exit status still tells."""
+    stderr: TextIO | None = sys.stderr
+    if stderr is not None:
+        with suppress(OSError):
+            stderr.write(text)
+            stderr.flush()
 
 
 def _clean_lines(text: str) -> str:
@@ -142,15 +157,21 @@ def _print_usage_error(error: typer.TyperException) -> int:
     message = error.format_message()
     context: typer.Context | None = getattr(error, "ctx", None)
     if context is not None and message == context.get_help():
-        sys.stderr.write(f"{message}\n")
+        write_error(f"{message}\n")
         return 125
     message = message[:1].lower() + message[1:].removesuffix(".")
-    complain(message, f"{context.command_path} --help" if context else None)
+    complain(message, f"see {context.command_path if context else 'jailrun'} --help")
     return 125
 
 
-def for_each(names: Sequence[str], act: Callable[[str], object], *, show: bool = True) -> None:
-    """Act on each name and print it; go on after a failure, and fail in the end."""
+def for_each(
+    names: Sequence[str],
+    act: Callable[[str], object],
+    *,
+    show: bool = True,
+    after: Callable[[], object] | None = None,
+) -> None:
+    """Act on each name and print it; go on after a failure, do ``after``, and fail in the end."""
     status = 0
     for name in names:
         try:
@@ -161,6 +182,8 @@ def for_each(names: Sequence[str], act: Callable[[str], object], *, show: bool =
         else:
             if show:
                 write_line(name)
+    if after is not None:
+        after()
     if status:
         raise typer.Exit(status)
 
@@ -169,8 +192,9 @@ class ProgressLine:
     """Progress (`jailrun.images.progress`): one rewritten line on a terminal, lines elsewhere."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._stream: TextIO | None = stream or sys.stderr  # None where the caller has closed it
+        live = self._stream is not None and self._stream.isatty()
+        self._live = live and os.environ.get("TERM") != "dumb"
         self._text = ""
         self._drawn = 0.0
 
@@ -208,11 +232,10 @@ class ProgressLine:
         self._write(f"\r{shorten(f'jailrun: {clean(text)}', width)}\033[K")
 
     def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except OSError:
-            return  # work is not stopped because nobody looks
+        if self._stream is not None:
+            with suppress(OSError):  # work is not stopped because nobody looks
+                self._stream.write(text)
+                self._stream.flush()
 
     def __enter__(self) -> ProgressLine:
         return self

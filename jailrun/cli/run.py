@@ -6,13 +6,12 @@ Owns: the verb, from its options to its exit status.  Out of scope: what the opt
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from jailrun.cli import options as o
+from jailrun.cli.output import ProgressLine, clean, write, write_json, write_line
 from jailrun.errors import JailError
 from jailrun.units import show
 
@@ -23,18 +22,18 @@ if TYPE_CHECKING:
     from jailrun.engine.launch import Request
     from jailrun.kernel.execute import Execution
 
-EPILOG = """Examples:
+HELP = """Run a command in a new jail.
 
-jailrun run --rm --memory 64M --cpus 0.5 --pids 32 busybox sh -c 'id; ps'
+\b
+Examples:
+  jailrun run --rm --memory 64M --cpus 0.5 --pids 32 busybox sh -c 'id; ps'
+  jailrun run --rm -it debian bash
+  jailrun run -d --name web -v /srv/www:/www:ro busybox httpd -f -h /www
+  echo words | jailrun run --rm -i busybox wc -w
 
-jailrun run --rm -it debian bash
-
-jailrun run -d --name web -v /srv/www:/www:ro busybox httpd -f -h /www
-
-echo words | jailrun run --rm -i busybox wc -w
-
-Exit status: the command's own; 128+n if signal n ended it; 125 where jailrun failed, 126 where the
-command cannot be executed, 127 where it does not exist."""
+The exit status is the command's own; 128+n if signal n ended it; 125 where jailrun failed, 126
+where the command cannot be executed, 127 where it does not exist.
+"""
 
 
 def run(
@@ -91,8 +90,10 @@ def run(
     format: o.Format = "text",
     quiet: o.Quiet = False,
 ) -> None:
-    """Run a command in a new jail."""
     raise typer.Exit(run_jail(image, command, locals()))
+
+
+run.__doc__ = HELP
 
 
 def run_jail(image: str, command: list[str] | None, given: Mapping[str, Any]) -> int:
@@ -107,13 +108,10 @@ def run_jail(image: str, command: list[str] | None, given: Mapping[str, Any]) ->
 
     if not given["explain"]:
         recover()
-    assembled = assemble(
-        image,
-        command,
-        progress=_progress(quiet=given["quiet"]),
-        build=not given["explain"],
-        **o.make_request(given),
-    )
+    asked = o.make_request(given)
+    with ProgressLine() as line:
+        progress = None if given["quiet"] else line
+        assembled = assemble(image, command, progress=progress, build=not given["explain"], **asked)
     request = Request(
         assembled.name,
         remove=given["remove"],
@@ -148,14 +146,6 @@ def _check(given: Mapping[str, Any]) -> None:
         require_terminal()
 
 
-def _progress(*, quiet: bool) -> Any:
-    if quiet:
-        return None
-    from jailrun.cli.output import Progress
-
-    return Progress()
-
-
 def _explain(assembled: Assembled, request: Request, given: Mapping[str, Any]) -> int:
     """Print the program that would run, an operation a line."""
     from jailrun.engine.launch import explain
@@ -166,10 +156,9 @@ def _explain(assembled: Assembled, request: Request, given: Mapping[str, Any]) -
         request.console_fd = Console().fd
     lines = explain(assembled.config, request)
     if given["format"] == "json":
-        from jailrun.jsontext import dumps
-
-        lines = [dumps(lines)]
-    print("\n".join(lines))
+        write_json(lines)
+    else:
+        write("".join(f"{clean(line)}\n" for line in lines))
     return 0
 
 
@@ -186,14 +175,11 @@ def _run_detached(assembled: Assembled, request: Request, given: Mapping[str, An
         console = Console()
         request.console_fd = console.fd
         receive = console.receive
-    sys.stdout.flush()
     pid = launch_detached(assembled.config, request, receive)
     if given["format"] == "json":
-        from jailrun.jsontext import dumps
-
-        print(dumps({"name": request.name, "pid": pid}))
+        write_json({"name": request.name, "pid": pid})
     else:
-        print(request.name)
+        write_line(request.name)
     return 0
 
 
@@ -226,5 +212,3 @@ def _end(execution: Execution) -> None:
     """Kill what still runs where waiting for it failed; nothing after its end."""
     if execution.pidfd >= 0:
         execution.abandon()
-
-

@@ -40,7 +40,7 @@ def stop(
         ),
     ] = None,
 ) -> None:
-    """Stop jails: ask their first process to end, and kill what does not.
+    """Stop jails: ask them to end, and kill those that do not.
 
     The signal is the one that the image names, or TERM.  A first process that has not arranged
     to get it never will (the kernel sees to that), and is killed at once; with --init the
@@ -66,7 +66,9 @@ def kill(
         typer.Option("--all-processes", help="Send it to every process, not to the first alone."),
     ] = False,
 ) -> None:
-    """Send a signal to the first process of jails.
+    """Send a signal to jails, SIGKILL without further words.
+
+    Their first process gets it, or all of them with --all-processes.
 
     \b
     Examples:
@@ -98,7 +100,7 @@ def resume(names: Running) -> None:
 
 
 def wait(names: Any) -> None:
-    """Wait until jails have ended, and print the exit status of each.
+    """Wait for the end of jails and print their exit status.
 
     It is 128+n where signal n ended the jail, and 255 where nobody was there to see its end.
 
@@ -122,7 +124,7 @@ def rm(
         bool, typer.Option("--force", "-f", help="Kill those that run, first.")
     ] = False,
 ) -> None:
-    """Remove stopped jails: their writable layer, their log, their record.
+    """Remove stopped jails with their files and logs.
 
     \b
     Examples:

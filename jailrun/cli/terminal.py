@@ -159,13 +159,11 @@ class Modes:
     DEC's private modes, as xterm's manual (ctlseqs) has them: ``ESC [ ? number h`` and ``l``.
     """
 
-    # number: whether it is on in a terminal as found
-    DEFAULTS = {
-        **{1: False, 25: True, 47: False, 66: False, 1047: False, 1049: False, 2004: False},
-        **{9: False, 1000: False, 1001: False, 1002: False, 1003: False, 1004: False},
-        **{1005: False, 1006: False, 1015: False},
-    }
-    LONGEST = 32
+    ON = frozenset((25,))  # in a terminal as found: the cursor is shown
+    OFF = frozenset(
+        (1, 9, 47, 66, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1015, 1047, 1049, 2004)
+    )
+    LONGEST = 32  # bytes of a sequence that is in two pieces
 
     def __init__(self) -> None:
         self.changed: set[int] = set()
@@ -175,8 +173,7 @@ class Modes:
         """Take note of what is in the next piece of output; a sequence may be in two pieces."""
         if b"\x1b" not in data and not self._rest:
             return
-        first, *sequences = (self._rest + data).split(b"\x1b")
-        del first
+        sequences = (self._rest + data).split(b"\x1b")[1:]
         self._rest = b""
         for sequence in sequences:
             if sequence.startswith(b"[?"):
@@ -193,9 +190,9 @@ class Modes:
             return
         for text in sequence[2:end].split(b";"):
             number = int(text) if 0 < len(text) <= 4 else 0
-            if number not in self.DEFAULTS:
+            if number not in self.ON | self.OFF:
                 continue
-            if (switch == b"h") is self.DEFAULTS[number]:
+            if (switch == b"h") is (number in self.ON):
                 self.changed.discard(number)
             else:
                 self.changed.add(number)
@@ -203,7 +200,7 @@ class Modes:
     def undo(self) -> bytes:
         """Return what puts the terminal's modes back."""
         parts = [
-            b"\x1b[?%d%c" % (number, b"h" if self.DEFAULTS[number] else b"l")
+            b"\x1b[?%d%c" % (number, b"h" if number in self.ON else b"l")
             for number in sorted(self.changed)
         ]
         self.changed.clear()
@@ -246,7 +243,7 @@ class Relay:
             return  # then the first such moment is the last
 
     def _own_sink(self) -> None:
-        """Open the caller's terminal anew: O_NONBLOCK on the old one would be for its other users."""
+        """Open the caller's terminal anew: others who have it open do not want O_NONBLOCK."""
         self._most = PIPE_BUF
         if self._modes is None:
             return
@@ -383,4 +380,3 @@ class Relay:
         """Let go of the jail's terminal."""
         while self._owned:
             os.close(self._owned.pop())
-

@@ -89,7 +89,7 @@ def enter(
             execution.abandon()
             raise
         finally:
-            execution.close_before()
+            execution.close_opened()
     finally:
         os.close(pidfd)
         streams.close()

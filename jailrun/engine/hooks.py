@@ -74,7 +74,7 @@ def _run(hook: Hook, moment: str, state: bytes, pid: int, inside: str) -> None:
         execution.abandon()
         raise
     finally:
-        execution.close_before()
+        execution.close_opened()
         for fd in (reader, writer):
             if fd >= 0:
                 os.close(fd)

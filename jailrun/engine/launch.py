@@ -49,6 +49,7 @@ from jailrun.namespaces import (
     plan_joins,
     plan_names,
     plan_root_ids,
+    plan_split,
     plan_sysctls,
     plan_user,
 )
@@ -201,7 +202,6 @@ def make_plan(
     """Step 5: everything that 6 to 18 do, as one program."""
     plan = Plan(config, record, hierarchies)
     program, namespaces, child = plan.program, plan.namespaces, plan.program.child
-    hooks = config.get("hooks", {})
     own = {
         kind
         for kind in ("user", "pid", "network", "ipc", "mount", "cgroup")
@@ -209,6 +209,7 @@ def make_plan(
     }
     facts = rootfs.Facts(
         own=own,
+        joined=set(namespaces.joined),
         meeting_place=rootfs.prepare_meeting_place(paths.run_dir()),
         bundle=record.bundle,
         writable=record.writable,
@@ -216,10 +217,13 @@ def make_plan(
     )
     rootfs.read_facts(config, facts)
 
+    child.umask(0, what="make files with the modes that are named")
     plan.cgroup = cgroup_plan.plan(
         config, program, hierarchies, record.cgroups, cgroup_facts
     ).cgroup_fd
     plan_joins(config, program, namespaces)
+    views = rootfs.plan_views(config, program, facts)
+    plan_split(program, namespaces)
     plan_cgroup_namespace(program, namespaces)
     plan_user(config, program, namespaces)
     child.wait_for_caller("wait for the id maps")
@@ -228,9 +232,18 @@ def make_plan(
     plan_sysctls(config, program)
     if "network" in own:
         net.plan_loopback(program)
+    terminal = _plan_rootfs(plan, request, facts, views)
+    _plan_payload(plan, request, terminal)
+    return plan
 
+
+def _plan_rootfs(
+    plan: Plan, request: Request, facts: rootfs.Facts, views: dict[int, Slot]
+) -> Slot | None:
+    """Steps 13 to 15; return the slot of the payload's terminal, if it gets one."""
+    program, config, child = plan.program, plan.config, plan.program.child
     root = rootfs.plan_root(config, program, facts)
-    rootfs.plan_mounts(config, program, root, facts)
+    rootfs.plan_mounts(config, program, root, facts, views)
     rootfs.plan_devices(config, program, root, facts)
     process = config.get("process") or {"cwd": "/"}
     plan_create(child, root, split_path(process.get("cwd", "/")), directory=True)
@@ -239,18 +252,24 @@ def make_plan(
         terminal = rootfs.plan_console(config, program, root, request.console_fd)
         program.keep(request.console_fd)
     rootfs.plan_masks(config, program, root, facts)
-    if hooks.get("createContainer"):
+    if config.get("hooks", {}).get("createContainer"):
         child.wait_for_caller("wait for the createContainer hooks")
     rootfs.plan_pivot(program, root)
     rootfs.plan_seal(config, program)
+    return terminal
+
+
+def _plan_payload(plan: Plan, request: Request, terminal: Slot | None) -> None:
+    """Steps 15 to 18."""
+    program, config = plan.program, plan.config
     payload.plan_streams(program, request.streams, terminal)
     payload.plan_ownership(program, request.streams, owned_ids(config))
     init_fd = payload.plan_init(program) if config.get("jailrun", {}).get("init") else None
     extra = range(3, 3 + len(request.streams.extra))
     if request.hold:
-        payload.plan_hold(program, record.folder, [*extra, *([init_fd] if init_fd else [])])
-    elif hooks.get("startContainer"):
-        child.wait_for_caller("wait for the startContainer hooks")
+        payload.plan_hold(program, plan.record.folder, [*extra, *([init_fd] if init_fd else [])])
+    elif config.get("hooks", {}).get("startContainer"):
+        program.child.wait_for_caller("wait for the startContainer hooks")
     payload.plan_payload(
         config,
         program,
@@ -259,7 +278,6 @@ def make_plan(
         die_with_caller=request.attached,
         init_fd=init_fd,
     )
-    return plan
 
 
 def _execute(plan: Plan, request: Request) -> Execution:
@@ -304,5 +322,5 @@ def _execute(plan: Plan, request: Request) -> Execution:
         execution.abandon()
         raise
     finally:
-        execution.close_before()
+        execution.close_opened()
     return execution

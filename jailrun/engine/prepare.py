@@ -33,11 +33,12 @@ def complete(config: object) -> Config:
     for key in MAPPINGS:
         if key in own["linux"]:
             own["linux"][key] = [{**mapping} for mapping in own["linux"][key]]
-    kinds = {namespace["type"] for namespace in own["linux"].get("namespaces", [])}
-    if "mount" not in kinds:
+    kinds = {n["type"]: n.get("path") for n in own["linux"].get("namespaces", [])}
+    if kinds.get("mount", "none"):
+        without = "joining one" if "mount" in kinds else "a jail without one"
         raise UnsupportedError(
-            "linux.namespaces: a jail without a mount namespace is not supported",
-            hint='add {"type": "mount"} to linux.namespaces',
+            f"linux.namespaces: {without} is not supported for the mount namespace",
+            hint='linux.namespaces must have {"type": "mount"} without a path',
         )
     if not own.get("root"):
         raise SpecError("root", "is missing", hint="name the root file system: root.path")

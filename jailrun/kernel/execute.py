@@ -90,20 +90,13 @@ class Execution:
         self._report_fd = -1
         self._go_fd = -1
         self._shares = False
-        self._done = 0  # how many rows of the lane before have been run
+        self._done: list[Operation] = []  # what the caller's lanes have done
         # Whether the child that goes on is one that the first child splits off.
         self._awaits_move = any(op.number == SPLIT for op in program.child.operations)
 
     def run_before(self) -> None:
         """Run the lane ``before``; raise `OperationError` where an operation fails."""
-        first, last = self.encoded.before
-        self._done = first
-        try:
-            self._run(self.encoded.before)
-        except OperationError as error:
-            self._done = self.encoded.origin.index(error.operation)
-            raise
-        self._done = last
+        self._run(self.encoded.before)
 
     def run_attach(self) -> None:
         """Run the lane ``attach``, for the child that waits."""
@@ -111,6 +104,7 @@ class Execution:
 
     def _run(self, rows: tuple[int, int]) -> None:
         number, at = self.executor.run(self.encoded.buffer, *rows)
+        self._done += self.encoded.origin[rows[0] : at if number else rows[1]]
         if number:
             raise OperationError(number, os.strerror(number), self.encoded.origin[at])
 
@@ -214,10 +208,10 @@ class Execution:
             self._shares = False
             _finish_sharing()
 
-    def close_before(self) -> None:
-        """Close the caller's copies of the descriptors that the lane ``before`` left open."""
+    def close_opened(self) -> None:
+        """Close the caller's copies of the descriptors that its lanes have left open so far."""
         opened = {}
-        for operation in self.encoded.origin[self.encoded.before[0] : self._done]:
+        for operation in self._done:
             if operation.name in OPENING:
                 opened[operation.result.index] = operation.result
             elif operation.name == "close":
@@ -229,7 +223,7 @@ class Execution:
             if fd >= 0:
                 os.close(fd)
                 self.encoded.write_slot(slot, -1)
-        self._done = self.encoded.before[0]
+        self._done = []
 
 
 def _begin_sharing() -> None:

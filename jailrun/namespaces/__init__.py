@@ -79,7 +79,7 @@ class Namespaces:
 
 
 def plan_joins(config: Config, program: Program, namespaces: Namespaces) -> None:
-    """Add steps 1 to 3; the first clone has been made by the executor."""
+    """Add steps 1 and 2; the first clone has been made by the executor."""
     program.enter("namespaces")
     child = program.child
     for kind in FLAGS:
@@ -103,9 +103,14 @@ def plan_joins(config: Config, program: Program, namespaces: Namespaces) -> None
                 what="set the clock offsets",
                 hint="an offset must leave the clock above zero",
             )
+
+
+def plan_split(program: Program, namespaces: Namespaces) -> None:
+    """Add step 3 where the first clone could not do it; what is done before it is done as root."""
     if namespaces.splits:
+        program.enter("namespaces")
         # A copy of the memory, not a share: a time namespace cannot be entered with a shared one.
-        child.split(namespaces.clone_flags, what="make the namespaces")
+        program.child.split(namespaces.clone_flags, what="make the namespaces")
 
 
 def plan_cgroup_namespace(program: Program, namespaces: Namespaces) -> None:

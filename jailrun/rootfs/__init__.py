@@ -6,6 +6,7 @@ whose (`jailrun.engine`).
 
 The order, all of it before the change of root, while the host's /dev and /proc are in sight:
 
+0. `plan_views`: file systems of namespaces of others, while there are the rights to
 1. `plan_root`: the layers (or the plain folder) become one mount at the meeting place
 2. `plan_mounts`: the config's mounts, in their order, below the descriptor of that root
 3. `plan_devices`: nodes and links in /dev
@@ -28,6 +29,7 @@ from jailrun.rootfs.facts import Facts, read_facts
 from jailrun.rootfs.layers import plan_root, prepare_meeting_place, release
 from jailrun.rootfs.masks import plan_masks, plan_pivot, plan_seal
 from jailrun.rootfs.mounts import plan_mounts
+from jailrun.rootfs.views import plan_views
 
 __all__ = [
     "Facts",
@@ -39,6 +41,7 @@ __all__ = [
     "plan_root",
     "plan_seal",
     "plan_terminal",
+    "plan_views",
     "prepare_meeting_place",
     "read_facts",
     "release",

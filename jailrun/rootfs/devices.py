@@ -99,7 +99,7 @@ def _open_dev(child: Lane, root: Slot) -> Slot:
 def _plan_default_node(child: Lane, dev: Slot, name: str, number: int, facts: Facts) -> None:
     path = f"/dev/{name}"
     exists = (errno.EEXIST,)
-    if "user" not in facts.own:
+    if not facts.in_user_namespace:
         child.mknodat(
             dev,
             name,
@@ -126,7 +126,7 @@ def _plan_device(child: Lane, root: Slot, device: Device, facts: Facts) -> None:
     path = device["path"]
     mode = device.get("fileMode", 0o666) & 0o7777
     kind = KINDS[device["type"]]
-    if "user" in facts.own and kind != stat.S_IFIFO:
+    if facts.in_user_namespace and kind != stat.S_IFIFO:
         # The engine has checked that the host's node of that path is this device.
         node = child.open_tree(
             c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="take the host's device",

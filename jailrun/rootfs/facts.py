@@ -21,15 +21,17 @@ class Facts:
     ``kinds`` says of masked and read-only paths of /proc and /sys what they are ("directory",
     "file", "absent"): the jail sees the same kernel.
     ``directories`` says of each bind mount's source (absolute) whether it is a directory,
-    ``own`` which namespaces the jail gets new (OCI types), ``writable`` is the folder that holds
-    the upper layer, None where the root is written directly or not at all, ``bundle`` is what
-    relative paths count from, ``cgroups`` are the jail's directories by hierarchy.
+    ``own`` which namespaces the jail gets new (OCI types) and ``joined`` which by path,
+    ``writable`` is the folder that holds the upper layer, None where the root is written directly
+    or not at all, ``bundle`` is what relative paths count from, ``cgroups`` are the jail's
+    directories by hierarchy.
     """
 
     __slots__ = (
         "bundle",
         "cgroups",
         "directories",
+        "joined",
         "kinds",
         "meeting_place",
         "own",
@@ -40,6 +42,7 @@ class Facts:
         self,
         *,
         own: set[str],
+        joined: set[str] | None = None,
         meeting_place: str,
         bundle: str = "/",
         writable: str | None = None,
@@ -47,12 +50,18 @@ class Facts:
         cgroups: dict[str, str] | None = None,
     ) -> None:
         self.own = own
+        self.joined = joined or set()
         self.meeting_place = meeting_place
         self.bundle = bundle
         self.writable = writable
         self.directories = directories or {}
         self.cgroups = cgroups or {}
         self.kinds: dict[str, str] = {}
+
+    @property
+    def in_user_namespace(self) -> bool:
+        """Whether the jail's root is not the host's."""
+        return "user" in self.own or "user" in self.joined
 
     def absolute(self, path: str) -> str:
         """Return a path of the host, counted from the bundle where it is relative."""

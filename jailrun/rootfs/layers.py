@@ -124,6 +124,8 @@ def _plan_writable(program: Program, path: str) -> None:
     exists = (errno.EEXIST,)
     program.before.mkdir(path, 0o700, allow=exists, what="make the writable layer")
     program.before.mkdir(f"{path}/upper", 0o755, allow=exists, what="make the writable layer")
+    # It becomes the jail's "/", whatever the caller's umask, which its threads share.
+    program.before.fchmodat(c.AT_FDCWD, f"{path}/upper", 0o755, what="make the writable layer")
     program.before.mkdir(f"{path}/work", 0o700, allow=exists, what="make the writable layer")
 
 
@@ -141,7 +143,7 @@ def _plan_overlay_mount(
         what = "set the writable layer"
         child.fsconfig_string(fs, "upperdir", Text("%/upper", upper), what=what)
         child.fsconfig_string(fs, "workdir", Text("%/work", upper), what=what)
-    if "user" in facts.own:
+    if facts.in_user_namespace:
         child.fsconfig_flag(fs, "userxattr", what="use the xattrs of a user namespace")
     child.fsconfig_create(
         fs,

@@ -25,19 +25,17 @@ if TYPE_CHECKING:
     from jailrun.spec.model import Config, Mount
     from jailrun.spec.mounts import MountOptions
 
-# A file system of a namespace can be mounted only by who owns that namespace; where the jail's
-# user namespace does not, the host's own mount is shown instead.
 UNIFIED = "unified"  # how the record of the cgroups calls v2
-OWNER = {"sysfs": "network", "proc": "pid", "mqueue": "ipc"}
 
 
-def plan_mounts(config: Config, program: Program, root: Slot, facts: Facts) -> None:
-    """Add every mount of the config, in order."""
+def plan_mounts(
+    config: Config, program: Program, root: Slot, facts: Facts, views: dict[int, Slot]
+) -> None:
+    """Add every mount of the config, in order; ``views`` are those that are made already."""
     program.enter("rootfs")
-    for mount in config.get("mounts", []):
+    for place, mount in enumerate(config.get("mounts", [])):
         options = parse_options(mount.get("options", []))
         kind = mount.get("type", "bind" if options.bind else "none")
-        owner = OWNER.get(kind)
         if options.tmpcopyup:
             raise UnsupportedError(f"mount {mount['destination']}: tmpcopyup is not supported yet")
         if options.remount:
@@ -46,8 +44,8 @@ def plan_mounts(config: Config, program: Program, root: Slot, facts: Facts) -> N
             _plan_bind(program, root, mount, options, facts)
         elif kind in ("cgroup", "cgroup2"):
             _plan_cgroups(program.child, root, mount, options, facts)
-        elif owner and "user" in facts.own and owner not in facts.own:
-            _plan_host_view(program, root, mount, options, kind)
+        elif place in views:
+            _plan_view(program.child, root, mount, views[place])
         else:
             _plan_file_system(program.child, root, mount, options, kind)
 
@@ -156,21 +154,11 @@ def _plan_remount(child: Lane, root: Slot, mount: Mount, options: MountOptions) 
     _plan_attributes(child, target, options, destination, inherited=True)
 
 
-def _plan_host_view(
-    program: Program, root: Slot, mount: Mount, options: MountOptions, kind: str
-) -> None:
-    """Add showing the host's own mount; it must be copied whole, its locked parts with it."""
+def _plan_view(child: Lane, root: Slot, mount: Mount, view: Slot) -> None:
+    """Add attaching a mount that `jailrun.rootfs.views` had made."""
     destination = mount["destination"]
-    source = {"sysfs": "/sys", "proc": "/proc", "mqueue": "/dev/mqueue"}[kind]
-    what = f"show the host's {source} on"
-    tree = program.child.open_tree(
-        c.AT_FDCWD, source, c.OPEN_TREE_CLONE | c.AT_RECURSIVE, what=what, object=destination
-    )
-    program.child.mount_setattr(
-        tree, attr_set=options.attr_set, recursive=True, what=what, object=destination
-    )
-    target = plan_target(program.child, root, destination, directory=True)
-    program.child.move_mount(tree, target, what=what, object=destination)
+    target = plan_target(child, root, destination, directory=True)
+    child.move_mount(view, target, what=f"mount {mount.get('type')} on", object=destination)
 
 
 def _plan_cgroups(

@@ -1,7 +1,7 @@
 """Which seccomp filter a jail gets: the configuration's own, the default one, or none.
 
 Owns: the choice, and the cache of compiled filters.  A start with a warm cache reads one file of
-10 KB: neither libseccomp nor the profile's 400 names are touched.  Out of scope: the profile
+4 KB: neither libseccomp nor the profile's 400 names are touched.  Out of scope: the profile
 (`jailrun.security.profile`), the compiler (`jailrun.security.compile`).
 
 A cache entry is the SHA-256 of the filter, then the filter.  Its name is the SHA-256 of all that
@@ -13,11 +13,7 @@ be written costs a compilation at each start and nothing more.
 from __future__ import annotations
 
 import os
-
-try:
-    from _sha2 import sha256  # type: ignore[import-not-found,unused-ignore]  # Python 3.12
-except ImportError:
-    from _sha256 import sha256  # type: ignore[import-not-found,no-redef,unused-ignore]
+import sys
 
 from jailrun.errors import SpecError, UnsupportedError
 
@@ -138,13 +134,23 @@ def library_version() -> str:
     return ""
 
 
+def digest(data: bytes) -> bytes:
+    """Return the SHA-256 of ``data``, by the module below hashlib, which would load OpenSSL."""
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256
+    else:
+        from _sha256 import sha256  # type: ignore[import-not-found]
+    value: bytes = sha256(data).digest()
+    return value
+
+
 # --- the cache -----------------------------------------------------------------------------------
 def _load(source: str, build: Callable[[], Mapping[str, Any]], cache_dir: str) -> bytes:
     body = _filters.get(source)
     if body is not None:
         return body
     text = f"{COMPILER_VERSION} {library_version()} {source}"
-    path = f"{cache_dir}/seccomp/{sha256(text.encode()).hexdigest()}.bpf"
+    path = f"{cache_dir}/seccomp/{digest(text.encode()).hex()}.bpf"
     body = read_entry(path)
     if body is None:
         profile = build()
@@ -190,7 +196,7 @@ def read_entry(path: str) -> bytes | None:
     body = data[DIGEST_BYTES:]
     if not body or len(body) % 8 or len(body) > MAX_BYTES:
         return None
-    return body if sha256(body).digest() == data[:DIGEST_BYTES] else None
+    return body if digest(body) == data[:DIGEST_BYTES] else None
 
 
 def write_entry(path: str, body: bytes) -> bool:
@@ -203,7 +209,7 @@ def write_entry(path: str, body: bytes) -> bool:
     except OSError:
         return False
     try:
-        data = sha256(body).digest() + body
+        data = digest(body) + body
         complete = os.write(fd, data) == len(data)
         if complete:
             os.rename(temporary, path)

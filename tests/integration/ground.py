@@ -27,7 +27,16 @@ from jailrun.kernel.execute import Execution
 from jailrun.kernel.program import Program
 from tests.integration.features import why_not
 from tests.integration.host import adopt_orphans, find_leftovers, read_host
-from tests.integration.jails import Build, Config, Jails, Probe, Reports, build_config, mount_probe
+from tests.integration.jails import (
+    Build,
+    Config,
+    Jails,
+    MakeRoot,
+    Probe,
+    Reports,
+    build_config,
+    mount_probe,
+)
 from tests.probes.probe import build_probe, parse_probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,6 +193,22 @@ def jails(leaves_host_as_it_was: None) -> Iterator[Jails]:
     started = Jails()
     yield started
     started.clear()
+
+
+@pytest.fixture
+def make_root(busybox: Image, tmp_path: Path) -> MakeRoot:
+    """Return what makes a plain folder with busybox in it, owned by ``owner``."""
+
+    def make(name: str = "root", *, owner: int = 0) -> Path:
+        root = tmp_path / name
+        shutil.copytree(busybox.layers[0], root, symlinks=True)
+        if owner:
+            for folder, folders, files in os.walk(root):
+                for entry in (folder, *(f"{folder}/{one}" for one in folders + files)):
+                    os.chown(entry, owner, owner, follow_symlinks=False)
+        return root
+
+    return make
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 from jailrun.kernel import constants as c
 from jailrun.kernel.execute import syscall
 
-SECONDS = 10.0  # until a thing that is still there counts as left behind
+SECONDS = 4.0  # until a thing that is still there counts as left behind
 Things = dict[str, set[str]]
 
 

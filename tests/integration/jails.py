@@ -32,6 +32,7 @@ Config = dict[str, Any]
 Build = Callable[..., Config]  # `build_config` on the busybox image: the fixture ``config``
 Reports = dict[str, Report]
 Probe = Callable[..., Reports]  # runs the probe program in a jail: the fixture ``probe``
+MakeRoot = Callable[..., Path]  # makes a plain folder with busybox in it: ``make_root``
 
 
 def mount_probe(program: Path) -> Config:
@@ -74,7 +75,7 @@ def merge(base: Any, change: Any) -> Any:
 def build_config(
     *args: str,
     layers: list[str] | None = None,
-    root: str | None = None,
+    folder: str | None = None,
     mounts: Sequence[dict[str, Any]] = (),
     without: Sequence[str] = (),
     namespaces: dict[str, str | None] | None = None,
@@ -83,15 +84,15 @@ def build_config(
     """Return the config of a safe jail that runs ``args``.
 
     ``mounts`` come after the default ones, ``without`` names namespaces to inherit,
-    ``namespaces`` paths to join (None: a new one).  A plain folder ``root`` takes the place of the
+    ``namespaces`` paths to join (None: a new one).  A plain ``folder`` takes the place of the
     ``layers``.  ``changes`` are merged into the config, key by key.
     """
     config: Config = copy.deepcopy({**default_config()})
     config["process"]["args"] = list(args) or ["true"]
-    if root is None:
+    if folder is None:
         config["jailrun"]["layers"] = layers or []
     else:
-        config["root"]["path"] = root
+        config["root"]["path"] = folder
     config["mounts"] += list(mounts)
     wanted: dict[str, str | None] = {one["type"]: None for one in config["linux"]["namespaces"]}
     wanted |= namespaces or {}
@@ -103,7 +104,8 @@ def build_config(
     if "user" in without or wanted.get("user"):
         for key in ("uidMappings", "gidMappings"):
             del config["linux"][key]
-        config["jailrun"] |= {"user_range": "none", "id_shift": "none"}
+        config["jailrun"] = {**config["jailrun"], "id_shift": "none"}
+        del config["jailrun"]["user_range"]
     result: Config = merge(config, changes)
     return result
 

@@ -73,7 +73,7 @@ class Cell:
         except OperationError as error:
             close_what_is_open(execution, error)
             raise translate(error) from error
-        execution.close_before()
+        execution.close_opened()
 
     def run(self, code: str) -> subprocess.Popen[str]:
         """Start Python in the cgroups with this program; its output is a pipe."""

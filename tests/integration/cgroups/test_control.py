@@ -178,7 +178,7 @@ for number in range(40):
     try:
         execution.run_before()
     finally:
-        execution.close_before()
+        execution.close_opened()
         control.release(cgroups)
 """
 

