@@ -125,7 +125,14 @@ def launch(config: object, request: Request) -> Execution:
     The caller reaps the pidfd, and has the record released when the jail has ended.  Whatever
     fails, nothing is left behind.  Raises JailError and its subclasses.
     """
-    checked = complete(config)
+    try:
+        return _launch(complete(config), request)
+    finally:
+        request.streams.close()
+
+
+def _launch(config: Config, request: Request) -> Execution:
+    """Steps 2 to 19."""
     name = request.name or random_name()
     if not is_name(name):
         raise JailError(
@@ -133,22 +140,20 @@ def launch(config: object, request: Request) -> Execution:
             hint="a letter or digit, then letters, digits, '_', '.' and '-', 64 at most",
         )
     hierarchies = hierarchy.read_hierarchies()
-    cgroups = hierarchy.place(checked, name, hierarchies)
+    cgroups = hierarchy.place(config, name, hierarchies)
     record = Record(name)
     record.claim()
     try:
-        cgroup_facts = cgroup_plan.read_facts(checked, hierarchies, cgroups)
+        cgroup_facts = cgroup_plan.read_facts(config, hierarchies, cgroups)
         record.cgroups = cgroups
-        _fill_record(record, checked, request)
-        record.write_config(checked)
+        _fill_record(record, config, request)
+        record.write_config(config)
         record.write()
-        plan = make_plan(checked, record, request, hierarchies, cgroup_facts)
+        plan = make_plan(config, record, request, hierarchies, cgroup_facts)
         return _execute(plan, request)
     except BaseException:
         release(record)
         raise
-    finally:
-        request.streams.close()
 
 
 def explain(config: object, request: Request) -> list[str]:

@@ -92,8 +92,13 @@ def _plan_overlay(config: Config, program: Program, facts: Facts) -> None:
             c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="open the layer", result="layer",
             hint="the image is incomplete: jailrun image rm and build it again",
         )  # fmt: skip
+        # Without an overlay it is the root itself, and mount points must not be made in it.
         program.before.mount_setattr(
-            tree, propagation=c.MS_PRIVATE, what="prepare the layer", object=path
+            tree,
+            attr_set=c.MOUNT_ATTR_RDONLY,
+            propagation=c.MS_PRIVATE,
+            what="prepare the layer",
+            object=path,
         )
         lowers.append((tree, path))
     upper = None

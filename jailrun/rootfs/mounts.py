@@ -36,6 +36,11 @@ def plan_mounts(
     for place, mount in enumerate(config.get("mounts", [])):
         options = parse_options(mount.get("options", []))
         kind = mount.get("type", "bind" if options.bind else "none")
+        if mount.get("uidMappings") or mount.get("gidMappings"):
+            raise UnsupportedError(
+                f"mounts[{place}]: id mappings of a mount's own are not supported yet",
+                hint="use the option idmap, which maps the mount to the jail's user namespace",
+            )
         if options.tmpcopyup:
             raise UnsupportedError(f"mount {mount['destination']}: tmpcopyup is not supported yet")
         if options.remount:
@@ -54,7 +59,9 @@ def _plan_file_system(
     child: Lane, root: Slot, mount: Mount, options: MountOptions, kind: str
 ) -> None:
     destination = mount["destination"]
-    fs = _plan_open(child, kind, mount.get("source", kind), options.data, destination)
+    fs = _plan_open(
+        child, kind, mount.get("source", kind), [*options.flags, *options.data], destination
+    )
     mounted = child.fsmount(fs, options.attr_set, what=f"mount {kind} on", object=destination)
     _plan_attributes(child, mounted, options, destination, inherited=False)
     target = plan_target(child, root, destination, directory=True)

@@ -263,10 +263,17 @@ def check_files() -> Iterator[Finding]:
 
 
 def _check_jail(folder: Path) -> Finding:
+    layer = folder / "layer"
     try:
-        trial.try_jail(folder)
+        layer.mkdir()
+        trial.try_jail(layer)
     except JailError as error:
-        return Finding("trial jail", "missing", error.message, error.hint or "")
+        hint = error.hint or "JAILRUN_DEBUG=1 jailrun run --rm busybox true shows more"
+        return Finding("trial jail", "missing", error.message, hint)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "set JAILRUN_DATA to a folder that files can be written to"
+        return Finding("trial jail", "missing", f"{where}{error.strerror}", hint)
     return Finding("trial jail", "ok", "a jail with everything was started, ended and removed")
 
 

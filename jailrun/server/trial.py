@@ -89,9 +89,10 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def try_jail(layer: Path) -> None:
-    """Run one whole jail, with all that it has by default, on ``layer``; raise JailError.
+    """Run one whole jail, with all that it has by default; raise JailError or OSError.
 
-    Its only program is our own small init, told to idle until its input ends, which it has.
+    Its root is ``layer``, an empty folder, and what it writes goes beside that.  Its only program
+    is our own small init, told to idle until its input ends, which it has.
     """
     program = layer / "init"
     shutil.copyfile(MONITOR, program)
@@ -101,6 +102,9 @@ def try_jail(layer: Path) -> None:
     config["jailrun"]["layers"] = [str(layer)]
     name = f"check-{os.urandom(5).hex()}"
     with ExitStack() as undo:
+        # So that all that the engine keeps for later vanishes with the layer's own folder.
+        undo.callback(_set_data_dir, os.environ.get("JAILRUN_DATA"))
+        _set_data_dir(str(layer.parent))
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         undo.callback(os.close, null)
         request = Request(name, streams=Streams((null, null, null)), attached=True, remove=True)
@@ -111,6 +115,13 @@ def try_jail(layer: Path) -> None:
     if status:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise JailError(f"a jail was started and ended with {how}")
+
+
+def _set_data_dir(path: str | None) -> None:
+    if path is None:
+        del os.environ["JAILRUN_DATA"]
+    else:
+        os.environ["JAILRUN_DATA"] = path
 
 
 def explain_failure(error: OSError) -> str:

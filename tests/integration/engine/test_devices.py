@@ -40,14 +40,16 @@ def test_they_work(jails: Jails, config: Build, user: bool) -> None:
     )
     for uid in (0, 1000):
         process = {"user": {"uid": uid, "gid": uid}}
-        ended = jails.run(config("sh", "-c", command, process=process, without=[] if user else ["user"]))  # fmt: skip
+        without = [] if user else ["user"]
+        ended = jails.run(config("sh", "-c", command, process=process, without=without))
         assert ended.lines == ["4", "4", "1", "6"], ended
 
 
 @pytest.mark.parametrize("user", [True, False])
 def test_no_others(probe: Probe, user: bool) -> None:
     """No device of the host's can be made or opened, with or without a user namespace."""
-    names = ("mknod_null", "mknod_open_mem", "mknod_open_kmsg", "mknod_open_sda", "mknod_open_loop", "mknod_fifo")  # fmt: skip
+    opened = [f"mknod_open_{name}" for name in ("mem", "kmsg", "sda", "loop")]
+    names = ("mknod_null", "mknod_fifo", *opened)
     sets = {kind: ["CAP_MKNOD"] for kind in ("bounding", "effective", "permitted")}
     seen = probe(
         *names, without=[] if user else ["user"], process={"capabilities": sets},
@@ -138,10 +140,14 @@ def test_terminal(
 ) -> None:
     """The streams are one terminal of the jail's devpts, its controlling one, of the given size."""
     process = {"terminal": True, "consoleSize": {"width": 100, "height": 30}}
-    command = "tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all; ls -l /dev/console; read x </dev/tty; echo got $x"
-    running, master = start_on_terminal(jails, config("sh", "-c", command, process=process), terminal)  # fmt: skip
+    command = (
+        "stty -echo; tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all;"
+        "ls -l /dev/console; read x </dev/tty; echo got $x"
+    )
+    built = config("sh", "-c", command, process=process)
+    running, master = start_on_terminal(jails, built, terminal)
     os.write(master, b"word\n")
-    said = read_all(master)
+    said = read_all(master).removeprefix("word\n")
     os.close(master)
     assert running.wait().status == 0
     lines = said.splitlines()
@@ -155,8 +161,9 @@ def test_terminal_signals(
 ) -> None:
     """^C reaches the payload, a new size is seen, hanging up ends it."""
     process = {"terminal": True}
-    command = "trap 'echo int' INT; trap 'stty size' WINCH; trap 'exit 9' HUP; echo ready; while :; do read x; done"
-    running, master = start_on_terminal(jails, config("sh", "-c", command, process=process), terminal)  # fmt: skip
+    traps = "trap 'echo int' INT; trap 'stty size' WINCH; trap 'exit 9' HUP"
+    built = config("sh", "-c", f"{traps}; echo ready; while :; do read x; done", process=process)
+    running, master = start_on_terminal(jails, built, terminal)
     said = b""
     for key, word in ((b"", b"ready"), (b"\x03", b"int")):
         os.write(master, key)
@@ -175,7 +182,8 @@ def test_terminal_of_another_user(
     """It belongs to the payload's user, who can open it again."""
     process = {"terminal": True, "user": {"uid": 1000, "gid": 1000}}
     command = "stat -c %u $(tty); echo again >$(tty); echo console >/dev/console"
-    running, master = start_on_terminal(jails, config("sh", "-c", command, process=process), terminal)  # fmt: skip
+    built = config("sh", "-c", command, process=process)
+    running, master = start_on_terminal(jails, built, terminal)
     said = read_all(master)
     os.close(master)
     assert running.wait().status == 0

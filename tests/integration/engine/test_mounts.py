@@ -205,9 +205,13 @@ def test_private_by_default(
     subprocess.run(["mount", "--make-shared", str(data / "top")], check=True)
     (data / "top/below").mkdir()
     ended = jails.run(
-        config("sh", "-c", "mount -t tmpfs x /data/below && touch /data/below/x && echo mounted",
-               mounts=[bind(data / "top", "/data", "rbind")], process=ADMIN, jailrun={"seccomp": None})
-    )  # fmt: skip
+        config(
+            *("sh", "-c", "mount -t tmpfs x /data/below && touch /data/below/x && echo mounted"),
+            mounts=[bind(data / "top", "/data", "rbind")],
+            process=ADMIN,
+            jailrun={"seccomp": None},
+        )
+    )
     assert ended.lines == ["mounted"], ended
     assert not (data / "top/below/x").exists()
 
