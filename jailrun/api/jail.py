@@ -9,27 +9,21 @@ gone at once.  What is left on disk then is removed by the next command that mak
 
 from __future__ import annotations
 
-import os
-import select
-import time
 import weakref
-from _thread import allocate_lock
 
 from jailrun.api import once, streams
+from jailrun.api.life import IDLE_FD, start_idle
 from jailrun.api.process import Ends, Process
 from jailrun.api.result import JailTimeoutError, Result
 from jailrun.api.streams import DEVNULL
 from jailrun.assemble import assemble, assemble_process, assemble_resources
-from jailrun.cgroups import control
 from jailrun.cgroups import stats as cgroup_stats
 from jailrun.engine import lifecycle
 from jailrun.engine.enter import enter
-from jailrun.engine.launch import Request, launch
 from jailrun.engine.payload import Streams
-from jailrun.engine.record import Lock, load
-from jailrun.engine.state import ALIVE, PAUSED, STOPPED, read_status
-from jailrun.errors import ConflictError, JailError, NotFoundError
-from jailrun.kernel.execute import send_signal
+from jailrun.engine.record import load
+from jailrun.engine.state import PAUSED, STOPPED, read_status
+from jailrun.errors import ConflictError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,13 +32,9 @@ if TYPE_CHECKING:
 
     from jailrun.api.options import Limits, Options
     from jailrun.api.process import Stream
-    from jailrun.engine.record import Record
     from jailrun.images.progress import Progress
     from jailrun.kernel.execute import Execution
     from jailrun.spec.model import Process as ProcessConfig
-
-SIGTERM = 15
-IDLE_FD = 3  # the first of Streams.extra
 
 
 class Jail:
@@ -75,7 +65,7 @@ class Jail:
             **{**options, "entrypoint": [], "init": True, "tty": False},  # type: ignore[arg-type]
         )
         self._process: ProcessConfig = made.config["process"]
-        self._life = Life(made.name, *_launch(made.config, made.name, made.image.reference))
+        self._life = start_idle(made.config, made.name, made.image.reference)
         self._finalizer = weakref.finalize(self, self._life.end)
 
     # --- what it is ----------------------------------------------------------------------------
@@ -215,9 +205,7 @@ class Jail:
     # --- the jail as a whole -------------------------------------------------------------------
     def signal(self, number: int) -> None:
         """Send a signal to every command in the jail."""
-        for _, pidfd in self._life.open_processes():
-            send_signal(pidfd, number)
-            os.close(pidfd)
+        self._life.signal_all(number)
 
     def pause(self) -> None:
         """Freeze every process of the jail; commands wait, their time-outs go on."""
@@ -260,119 +248,3 @@ class Jail:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _launch(config: object, name: str, image: str) -> tuple[Execution, int]:
-    """Start a jail with our idle init; return its execution and the pipe that keeps it alive."""
-    reader, writer = streams.make_pipe()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        handed = Streams((null, null, null), extra=(reader,))
-        execution = launch(config, Request(name, streams=handed, remove=True, image=image))
-        try:
-            # Whoever finds it without its owner removes it, even where its init was kept from
-            # ending; but it does not die with this thread, as Request.attached would have it.
-            with Lock(name) as record:
-                record.attached = True
-                record.write()
-        except BaseException:
-            once.kill(name, execution.pidfd)
-            status, _ = streams.reap(execution.pid, execution.pidfd)
-            os.close(execution.pidfd)
-            once.finish(name, status, -1)
-            raise
-    except BaseException:
-        streams.close(writer)
-        raise
-    finally:
-        os.close(reader)
-        os.close(null)
-    return execution, writer
-
-
-class Life:
-    """What keeps a jail alive, and ends it: apart from `Jail`, whose end it outlives."""
-
-    def __init__(self, name: str, execution: Execution, writer: int) -> None:
-        self.name = name
-        self.pid = execution.pid
-        self.owner = os.getpid()
-        self._pidfd = execution.pidfd
-        self._writer = writer
-        self._alive = -1
-        self._ended = False
-        self._lock = allocate_lock()
-        self._processes: list[Process] = []
-        try:
-            self._alive = streams.own(load(name).hold())
-        except BaseException:
-            self.end()
-            raise
-
-    def adopt(self, process: Process) -> None:
-        """Have a process reaped when the jail ends, or at the next start after its own end."""
-        with self._lock:
-            self._processes = [one for one in self._processes if one.poll() is None]
-            self._processes.append(process)
-
-    def read_events(self) -> dict[str, int]:
-        """Return the events so far, none where the jail is gone."""
-        try:
-            return cgroup_stats.read_events(load(self.name).cgroups)
-        except JailError:
-            return {}
-
-    def open_processes(self) -> list[tuple[int, int]]:
-        """Return pid and pidfd of every process in the jail but its init."""
-        record: Record = load(self.name)
-        if read_status(record) not in ALIVE:
-            raise ConflictError(f"jail {self.name} is stopped")
-        found = []
-        for pid in control.processes(record.cgroups):
-            if pid != record.pid:
-                try:
-                    found.append((pid, os.pidfd_open(pid)))
-                except ProcessLookupError:
-                    continue
-        # Between the list and the descriptor a pid may have found a new owner.
-        still = set(control.processes(record.cgroups))
-        for pid, pidfd in found:
-            if pid not in still:
-                os.close(pidfd)
-        return [(pid, pidfd) for pid, pidfd in found if pid in still]
-
-    def terminate(self, seconds: float) -> None:
-        """Send SIGTERM to all and wait until they have ended, so long at most."""
-        deadline = time.monotonic() + seconds
-        poll = select.poll()
-        waiting = set()
-        try:
-            for _, pidfd in self.open_processes():
-                waiting.add(pidfd)
-                poll.register(pidfd, select.POLLIN)
-                send_signal(pidfd, SIGTERM)
-            while waiting and (left := deadline - time.monotonic()) > 0:
-                for pidfd, _ in poll.poll(left * 1000):
-                    poll.unregister(pidfd)
-                    waiting.remove(pidfd)
-                    os.close(pidfd)
-        finally:
-            for pidfd in waiting:
-                os.close(pidfd)
-
-    def end(self) -> None:
-        """End the jail and remove it, unless that is done, or this is a child of its owner."""
-        if os.getpid() != self.owner:
-            return  # and the lock may have been held by another thread when we were forked
-        with self._lock:
-            if self._ended:
-                return
-            self._ended = True
-        streams.close(self._writer)
-        once.kill(self.name, self._pidfd)
-        status, _ = streams.reap(self.pid, self._pidfd)
-        os.close(self._pidfd)
-        for process in self._processes:
-            process.wait()
-        alive, self._alive = self._alive, -1
-        once.finish(self.name, status, alive)

@@ -6,7 +6,8 @@ that waits.  Out of scope: the bytes of a terminal (`jailrun.cli.terminal`), and
     jailrun gets            the process gets
     TERM, HUP, USR1, …      the same.  The init of a pid namespace never sees a signal that it has
                             no handler for, pid_namespaces(7): there the jail is killed instead,
-                            so that such a signal ends it, as it would outside
+                            so that such a signal ends it, as it would outside; and so
+                            does the key for INT or QUIT in the jail's terminal
     INT, TERM               the same, and at the third within ten seconds the jail is killed
     TSTP                    nothing.  We stop, with the terminal as it was found
     WINCH, with a terminal  the new size
@@ -140,11 +141,24 @@ class Receiver:
             if len(self._urgent) >= PATIENCE:
                 self.kill()
                 return
-        if self.is_init and number in ENDING and has_default_action(self.pid, number):
-            self.ended_by = self.ended_by or number
-            self.kill()
+        if not self._end_by_default(number):
+            send_signal(self.pidfd, number)
+
+    def press(self, number: int, group: int) -> None:
+        """Let a signal from the jail's terminal, for that process group, end an init in it."""
+        try:
+            if os.getpgid(self.pid) == group:
+                self._end_by_default(number)
+        except ProcessLookupError:
             return
-        send_signal(self.pidfd, number)
+
+    def _end_by_default(self, number: int) -> bool:
+        """Do to the init of a pid namespace what the kernel spares it; return whether it was."""
+        if not self.is_init or number not in ENDING or not has_default_action(self.pid, number):
+            return False
+        self.ended_by = self.ended_by or number
+        self.kill()
+        return True
 
     def kill(self) -> None:
         """End the process, with all of the jail if it is its init."""
@@ -261,6 +275,8 @@ def attend(
                     relay.finish()
             elif relay and not relay.handle(fd):
                 receiver.forward(signal.SIGHUP)  # the caller's terminal is gone
+        while relay and relay.pressed and not ended:
+            receiver.press(*relay.pressed.pop())
     pidfd, execution.pidfd = execution.pidfd, -1
     return receiver.host_status(reap(pidfd))
 

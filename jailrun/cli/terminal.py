@@ -30,6 +30,7 @@ PIPE_BUF = 4096  # linux/limits.h: a pipe that can be written to takes so much w
 LAST_WORDS = 1 << 20  # so much is read of what the terminal holds when its process has ended
 GONE = (errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.ENXIO)
 VMIN, VTIME = termios.VMIN, termios.VTIME
+KEYS = ((termios.VINTR, signal.SIGINT.value), (termios.VQUIT, signal.SIGQUIT.value))
 
 
 def find_terminal(places: tuple[int, ...] = (0, 1, 2)) -> int | None:
@@ -216,7 +217,7 @@ class Relay:
     """Carries bytes between the caller's streams and the master of the jail's terminal.
 
     ``source`` None: nothing is typed.  No write waits: a stalled terminal must not keep signals
-    from the jail.
+    from the jail.  ``pressed``: keys that the jail's terminal makes signals of.
     """
 
     def __init__(self, master: int, source: int | None, sink: int, guard: Guard) -> None:
@@ -230,6 +231,8 @@ class Relay:
         self._modes = Modes() if os.isatty(sink) else None
         self._owned = [master]
         self._finished = False
+        self._last_key = b""
+        self.pressed: list[tuple[int, int]] = []
         os.set_blocking(master, False)
         self._hold_open()
         self._own_sink()
@@ -291,9 +294,26 @@ class Relay:
         if not data:
             self.source = None
             return False
+        self._note_keys(data)
         self._typed += data
         self._write_master()
         return True
+
+    def _note_keys(self, data: bytes) -> None:
+        """Note in ``pressed`` a signal that typing this causes, and the process group it is for."""
+        before, self._last_key = self._last_key, data[-1:]
+        try:
+            _, _, _, lflag, _, _, characters = termios.tcgetattr(self.master)
+            if not lflag & termios.ISIG:
+                return
+            for place, number in KEYS:
+                key = characters[place]
+                at = data.find(key) if key != b"\0" else -1
+                quoted = (data[at - 1 : at] or before) == characters[termios.VLNEXT]
+                if at >= 0 and not quoted:
+                    self.pressed.append((number, os.tcgetpgrp(self.master)))
+        except (OSError, termios.error):
+            return
 
     def _write_master(self) -> None:
         try:

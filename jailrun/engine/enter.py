@@ -77,7 +77,7 @@ def enter(
         shares = not kinds_to_join & c.CLONE_NEWTIME
         try:
             execution.run_before()
-            execution.spawn(0, cgroup=cgroup, share_memory=shares)
+            execution.spawn(cgroup=cgroup, share_memory=shares)
             execution.wait(DEADLINE_SECONDS)
             execution.run_attach()
             execution.go()

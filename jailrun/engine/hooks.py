@@ -61,7 +61,7 @@ def _run(hook: Hook, moment: str, state: bytes, pid: int, inside: str) -> None:
     execution = Execution(_plan(hook, reader, pid, inside))
     try:
         execution.run_before()
-        execution.spawn(0, share_memory=False)
+        execution.spawn(share_memory=False)
         os.close(reader)
         reader = -1
         execution.wait(DEADLINE_SECONDS)

@@ -207,6 +207,7 @@ def make_plan(
     """Step 5: everything that 6 to 18 do, as one program."""
     plan = Plan(config, record, hierarchies)
     program, namespaces, child = plan.program, plan.namespaces, plan.program.child
+    program.clone_flags = namespaces.spawn_flags
     own = {
         kind
         for kind in ("user", "pid", "network", "ipc", "mount", "cgroup")
@@ -292,7 +293,7 @@ def _execute(plan: Plan, request: Request) -> Execution:
     shares = not (request.hold or "time" in plan.namespaces.joined)
     try:
         execution.run_before()
-        execution.spawn(plan.namespaces.spawn_flags, cgroup=plan.cgroup, share_memory=shares)
+        execution.spawn(cgroup=plan.cgroup, share_memory=shares)
         execution.wait(DEADLINE_SECONDS)
         execution.run_attach()
         record.pid = execution.pid

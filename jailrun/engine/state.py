@@ -47,8 +47,10 @@ def is_orphan(record: Record, status: str) -> bool:
     """Return whether nobody will ever finish or remove this jail: what a crash left behind."""
     if status == INCOMPLETE:
         return True
-    owned = is_alive(record.owner_pid, record.owner_start_time)
-    return not owned and (record.attached or (record.remove and status == STOPPED))
+    if is_alive(record.owner_pid, record.owner_start_time):
+        return False
+    unfinished = record.attached and record.status is None
+    return unfinished or (record.remove and status == STOPPED)
 
 
 def list_records() -> list[tuple[Record, str]]:

@@ -34,7 +34,7 @@ NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 def translate(error: OSError, notes: list[tuple[Operation, int]]) -> JailError:
     """Return the error to raise for ``error``; ``notes`` are the failures that were passed over."""
     if not isinstance(error, OperationError):
-        return JailError(f"cannot start the jail: {error.strerror or error}")
+        return _translate_clone(error)
     operation = error.operation
     if operation.name in ("execve", "execveat"):
         return _translate_exec(error, notes)
@@ -42,6 +42,18 @@ def translate(error: OSError, notes: list[tuple[Operation, int]]) -> JailError:
         return translate_cgroup(error)
     kind = CLASSES.get(operation.facility, JailError)
     return kind(str(error), hint=operation.hint or None)
+
+
+def _translate_clone(error: OSError) -> JailError:
+    """Translate what the clone itself, or a process that was killed before its exec, gave."""
+    hints = {
+        errno.ENOSPC: "a limit of namespaces is reached: sysctl user | grep max_ ; and raise it",
+        errno.EAGAIN: "a limit of processes is reached: ulimit -u, or pids.max of a cgroup above",
+        errno.EPERM: "see what is missing: jailrun check",
+        errno.ENOSYS: "a container around us may forbid clone3: see jailrun check",
+    }
+    why = error.strerror or str(error)
+    return JailError(f"cannot start the process: {why}", hint=hints.get(error.errno or 0))
 
 
 def _translate_exec(error: OperationError, notes: list[tuple[Operation, int]]) -> JailError:

@@ -112,12 +112,13 @@ class Execution:
         """Return the result in ``slot``, -1 while it is empty."""
         return self.encoded.read_slot(slot)
 
-    def spawn(self, flags: int, *, cgroup: Slot | None = None, share_memory: bool = True) -> None:
-        """Make the child with these clone flags, born in ``cgroup`` (v2) where one is given.
+    def spawn(self, *, cgroup: Slot | None = None, share_memory: bool = True) -> None:
+        """Make the child with the program's clone flags, born in ``cgroup`` (v2) if one is given.
 
         ``share_memory=False`` copies the caller's memory instead, as a child needs that joins a
         time namespace or waits for long.  Raises OSError where the kernel refuses the clone.
         """
+        flags = self.program.clone_flags
         if share_memory and self.executor.SHARES_MEMORY:
             flags |= c.CLONE_VM
             _begin_sharing()

@@ -10,6 +10,8 @@ is skipped: the only branch that a program has.
 
 from __future__ import annotations
 
+from jailrun.kernel.constants import AT_FDCWD
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,6 +93,14 @@ class Struct:
         self.label = label
         self.holes = holes
 
+    def slots(self) -> list[Slot]:
+        """Return the slots that are stored in it or in what it points to."""
+        found = list((self.holes or {}).values())
+        for part in self.parts:
+            if isinstance(part, Struct):
+                found += part.slots()
+        return found
+
     def __repr__(self) -> str:
         return self.label
 
@@ -135,14 +145,28 @@ class Operation:
         self.hint = hint
         self.flags = flags
 
+    def slots(self) -> list[Slot]:
+        """Return the slots that the operation needs."""
+        found: list[Slot] = []
+        for argument in self.args:
+            if isinstance(argument, Slot):
+                found.append(argument)
+            elif isinstance(argument, Text):
+                found += argument.slots
+            elif isinstance(argument, Struct):
+                found += argument.slots()
+        return found
+
     def describe(self) -> str:
         """Return the call in one line, as --explain prints it."""
         args = ", ".join(_show(argument) for argument in self.args)
         why = f"  # {self.what} {self.object}".rstrip() if self.what else ""
-        return f"{self.result.name} = {self.name}({args}){why}"
+        return f"{self.name}({args}){why}"
 
 
 def _show(argument: Argument) -> str:
+    if argument == AT_FDCWD:
+        return "AT_FDCWD"
     if isinstance(argument, int):
         return str(argument) if -4096 < argument < 4096 else hex(argument)
     if isinstance(argument, bytes):

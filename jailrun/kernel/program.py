@@ -14,6 +14,7 @@ A program has three lanes, run in this order:
 
 from __future__ import annotations
 
+from jailrun.kernel import constants as c
 from jailrun.kernel.lane import Lane
 from jailrun.kernel.operation import Operation, OperationError, Pointers, Slot, Struct, Text
 
@@ -33,6 +34,7 @@ class Program:
         self.report_fd = self.child.report_fd = self.before.slot("report")
         self.go_fd = self.child.go_fd = self.before.slot("go")
         self.kept: list[int | Slot] = []
+        self.clone_flags = 0  # of the clone that makes the child
 
     def enter(self, facility: str) -> None:
         """Say who adds operations from here on; an error names it."""
@@ -51,15 +53,29 @@ class Program:
 
     def explain(self) -> list[str]:
         """Return the program as lines of text: what would be done, by whom, in which order."""
-        child = [operation.describe() for operation in self.child.operations]
+        used = {slot.index for operation in self.operations() for slot in operation.slots()}
+
+        def lines(operations: list[Operation]) -> list[str]:
+            return [
+                (f"{one.result.name} = " if one.result.index in used else "") + one.describe()
+                for one in operations
+            ]
+
         meeting = self.child.meeting
         return [
             "# the caller, before the jail exists",
-            *(operation.describe() for operation in self.before.operations),
+            *lines(self.before.operations),
+            f"{self.pid.name} = clone3({{flags={format_flags(self.clone_flags)}}})",
             "# the new process",
-            *child[:meeting],
+            *lines(self.child.operations[:meeting]),
             "# the caller, while the new process waits",
-            *(operation.describe() for operation in self.attach.operations),
+            *lines(self.attach.operations),
             "# the new process",
-            *child[meeting:],
+            *lines(self.child.operations[meeting:]),
         ]
+
+
+def format_flags(flags: int) -> str:
+    """Return clone flags by their names (clone(2))."""
+    names = [name for name in dir(c) if name.startswith("CLONE_") and getattr(c, name) & flags]
+    return "|".join(names) or "0"

@@ -33,11 +33,12 @@ MAP = f"0 {FIRST_ID} {USER_RANGE}\n".encode()
 def try_namespace(flag: int) -> None:
     """Make a child in a new namespace of one kind; raise OSError where the kernel refuses."""
     program = Program()
+    program.clone_flags = flag
     program.child.wait_for_caller()
     execution = Execution(program)
     try:
         # A child with a shared memory cannot be in another time namespace.
-        execution.spawn(flag, share_memory=False)
+        execution.spawn(share_memory=False)
         execution.wait(SECONDS)
     finally:
         execution.abandon()
@@ -46,6 +47,7 @@ def try_namespace(flag: int) -> None:
 def try_idmap(folder: str) -> None:
     """Map the ids of a mount of a folder to a user namespace; raise OSError where that fails."""
     program = Program()
+    program.clone_flags = c.CLONE_NEWUSER
     tree = program.before.open_tree(c.AT_FDCWD, folder, c.OPEN_TREE_CLONE, what="open")
     program.child.wait_for_caller()
     attach = program.attach
@@ -61,7 +63,7 @@ def try_idmap(folder: str) -> None:
     execution = Execution(program)
     try:
         execution.run_before()
-        execution.spawn(c.CLONE_NEWUSER)
+        execution.spawn()
         execution.wait(SECONDS)
         execution.run_attach()
     finally:

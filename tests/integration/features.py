@@ -22,10 +22,11 @@ from jailrun.kernel.program import Program
 def try_clone(flags: int) -> str:
     """Make a child in new namespaces that ends at once."""
     program = Program()
+    program.clone_flags = flags
     program.child.wait_for_caller()
     execution = Execution(program)
     try:
-        execution.spawn(flags)
+        execution.spawn()
         execution.wait(30)
     except OSError as error:
         return str(error.strerror)

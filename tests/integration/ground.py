@@ -199,8 +199,8 @@ def jails(leaves_host_as_it_was: None) -> Iterator[Jails]:
 def make_root(busybox: Image, tmp_path: Path) -> MakeRoot:
     """Return what makes a plain folder with busybox in it, owned by ``owner``."""
 
-    def make(name: str = "root", *, owner: int = 0) -> Path:
-        root = tmp_path / name
+    def make(name: str = "", *, owner: int = 0) -> Path:
+        root = tmp_path / (name or f"root-{next(COUNT)}")
         shutil.copytree(busybox.layers[0], root, symlinks=True)
         if owner:
             for folder, folders, files in os.walk(root):

@@ -203,7 +203,7 @@ def test_the_child_of_a_program_is_in_all_of_them(
     program.child.execve("/bin/sleep", ["sleep", "60"], [])
     execution = Execution(program)
     execution.run_before()
-    execution.spawn(0, cgroup=joined.cgroup_fd)
+    execution.spawn(cgroup=joined.cgroup_fd)
     try:
         assert execution.wait(20)
         lines = Path(f"/proc/{execution.pid}/cgroup").read_text().splitlines()

@@ -17,6 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jailrun.engine.record import load
+from jailrun.engine.state import RUNNING, read_status
+from tests.integration.jails import eventually
+
 PROGRAM = str(Path(__file__).resolve().parents[3] / "bin" / "jailrun")
 SECONDS = 60.0  # a deadline, never a measure
 Done = subprocess.CompletedProcess[str]
@@ -24,17 +28,18 @@ Done = subprocess.CompletedProcess[str]
 
 def jailrun(*words: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
     """Run a command line to its end; without ``stdin`` it has none to read."""
-    return subprocess.run(
+    done = subprocess.run(
         [PROGRAM, *words],
-        input=stdin,
+        input=None if stdin is None else stdin.encode(),
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
-        text=True,
-        errors="replace",
         timeout=SECONDS,
         check=False,
         env={**os.environ, **(env or {})},
     )
+    # Not as text: that would hide a carriage return.
+    output, errors = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
 
 
 def output_of(*words: str, stdin: str | None = None) -> str:
@@ -73,6 +78,36 @@ def read_some(fd: int, said: bytes) -> bytes:
         return b""
 
 
+def send(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal, and wait until the process has taken it: a second one would merge with it."""
+    process.send_signal(number)
+    status = Path(f"/proc/{process.pid}/status")
+
+    def is_taken() -> bool:
+        lines = status.read_text().splitlines()
+        waiting = [line for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+        return all(not int(line.split()[1], 16) for line in waiting)
+
+    eventually(is_taken, f"it takes signal {number}")
+
+
+def reset_signals() -> None:
+    """Undo, in a new process, what a shell does to its jobs in the background."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def take_terminal() -> None:
+    """Make, in a new process, its standard input its controlling terminal."""
+    reset_signals()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def await_running(name: str) -> None:
+    """Wait until the record says that a jail runs: it can print something a little before."""
+    eventually(lambda: read_status(load(name)) == RUNNING, f"{name} runs")
+
+
 class Command:
     """A command line that runs, with pipes as its streams."""
 
@@ -81,7 +116,7 @@ class Command:
         options.setdefault("stdin", subprocess.PIPE)
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
-        self.process = subprocess.Popen([PROGRAM, *words], **options)
+        self.process = subprocess.Popen([PROGRAM, *words], preexec_fn=reset_signals, **options)
         self.said = b""
 
     def read_some(self) -> bytes:
@@ -103,7 +138,7 @@ class Command:
 
     def send(self, number: int) -> None:
         """Send it a signal."""
-        self.process.send_signal(number)
+        send(self.process, number)
 
     def end(self) -> tuple[int, str, str]:
         """Wait for its end; return its exit status (-n for signal n), output and errors."""
@@ -155,6 +190,10 @@ class Terminal:
         seen, _, self.said = self.said.partition(wanted)
         return seen.decode(errors="replace")
 
+    def send(self, number: int) -> None:
+        """Send jailrun a signal."""
+        send(self.process, number)
+
     def resize(self, rows: int, columns: int) -> None:
         """Change its size."""
         termios.tcsetwinsize(self.master, (rows, columns))
@@ -169,13 +208,10 @@ class Terminal:
         """Whether its settings are those of the beginning."""
         return termios.tcgetattr(self.slave) == self.found
 
-    def await_state(self, letter: str) -> None:
-        """Wait until jailrun is in a state of proc(5), as T for stopped."""
-        deadline = time.monotonic() + SECONDS
+    def await_stop(self) -> None:
+        """Wait until jailrun is stopped; proc(5)."""
         stat = Path(f"/proc/{self.process.pid}/stat")
-        while (state := stat.read_text().rpartition(")")[2].split()[0]) not in letter:
-            assert time.monotonic() < deadline, f"it is {state}"
-            select.poll().poll(2)
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it stops")
 
     def end(self) -> int:
         """Wait for the end of jailrun, reading on; return its exit status."""

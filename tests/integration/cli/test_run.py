@@ -21,6 +21,7 @@ from tests.integration.cli.command import (
     PROGRAM,
     assert_clean,
     assert_refused,
+    await_running,
     jailrun,
     output_of,
 )
@@ -126,10 +127,8 @@ class TestSignals:
     def test_one_that_is_ignored_three_times(self, start: Start) -> None:
         command = start("run", "--rm", "busybox", "sh", "-c", IGNORE_TERM)
         command.read_line()
-        waiting = Path(f"/proc/{command.process.pid}/status")
         for _ in range(3):
             command.send(signal.SIGTERM)
-            eventually(lambda: _took(waiting), "the signal is taken")
         assert command.end()[0] == 128 + signal.SIGKILL
         assert list_names() == []
 
@@ -162,6 +161,7 @@ class TestSignals:
     def test_killed_from_elsewhere(self, start: Start, name: str) -> None:
         command = start("run", "--name", name, "busybox", "sh", "-c", "echo ready; sleep 1000")
         command.read_line()
+        await_running(name)
         lifecycle.signal(name, signal.SIGKILL)
         assert command.end()[0] == 128 + signal.SIGKILL
 
@@ -171,16 +171,10 @@ class TestSignals:
             "run", "--rm", "--name", name, "busybox", "sh", "-c", "echo ready; sleep 1000"
         )
         command.read_line()
+        await_running(name)
         lifecycle.pause(name)
         command.send(signal.SIGTERM)
         assert command.end()[0] == 128 + signal.SIGTERM
-
-
-def _took(status: Path) -> bool:
-    """Tell whether a process has no signal waiting."""
-    lines = status.read_text().splitlines()
-    waiting = [line for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
-    return all(int(line.split()[1], 16) == 0 for line in waiting)
 
 
 class TestRecord:

@@ -79,7 +79,8 @@ def test_fork_bomb(jails: Jails, config: Build) -> None:
     command = "echo ready; bomb() { bomb | bomb & }; bomb; cat"
     running = jails.begin(config("sh", "-c", command, linux={"resources": limit}), remove=True)
     record = load(running.name)
-    pids = next(path for key, path in record.cgroups.items() if "pids" in key or (key == UNIFIED and "pids" not in "".join(record.cgroups)))  # fmt: skip
+    pids = next((path for key, path in record.cgroups.items() if "pids" in key.split(",")), "")
+    pids = pids or record.cgroups[UNIFIED]
     events = Path(pids, "pids.events")
     eventually(lambda: events.read_text().split()[1] != "0", "the limit is hit")
     lifecycle.delete(running.name, force=True)
@@ -134,9 +135,8 @@ def test_cgroups_path(jails: Jails, config: Build) -> None:
     )
     assert set(read_cgroups(running.pid).values()) >= {"/jrt-group/a/b"}
     running.wait()
-    left = [
-        item.mount for item in read_hierarchies().items if os.path.isdir(f"{item.mount}/jrt-group")
-    ]
-    for mount in left:
-        os.removedirs(f"{mount}/jrt-group/a")
+    groups = [Path(item.mount) / "jrt-group" for item in read_hierarchies().items]
+    left = [group for group in groups if group.is_dir()]
+    for group in left:
+        os.removedirs(group / "a")
     assert not left

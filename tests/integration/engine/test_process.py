@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jailrun.errors import JailError, SecurityError, UnsupportedError
-from jailrun.security.capabilities import CAPABILITIES
+from jailrun.security.capabilities import SETS, capability_mask
 from jailrun.spec.default import CAPABILITIES as DEFAULT_CAPABILITIES
 from tests.integration.jails import Build, Jails, Probe
-
-
-def mask(names: Any) -> int:
-    """Return capability names as a mask."""
-    return sum(1 << CAPABILITIES[name] for name in names)
 
 
 def test_default_rights(probe: Probe) -> None:
     """Root of the jail: eleven capabilities, no new privileges, a filter."""
     seen = probe("ids", "status")
     assert (seen["ids"]["uid"], seen["ids"]["gid"], seen["ids"]["groups"]) == (0, 0, [])
-    expected = mask(DEFAULT_CAPABILITIES)
+    expected = capability_mask(DEFAULT_CAPABILITIES)
     status = seen["status"]
     assert [status.mask(f"Cap{kind}") for kind in ("Bnd", "Eff", "Prm", "Inh", "Amb")] == [
         *(expected, expected, expected, 0, 0)
@@ -45,17 +39,18 @@ def test_exact_capabilities(probe: Probe) -> None:
     user = {"uid": 1000, "gid": 1001, "additionalGids": [5, 6]}
     seen = probe("ids", "status", process={"user": user, "capabilities": sets})
     ids, status = seen["ids"], seen["status"]
-    assert [ids[key] for key in ("uid", "euid", "suid", "gid", "egid", "sgid")] == [*[1000] * 3, *[1001] * 3]  # fmt: skip
+    assert {ids[key] for key in ("uid", "euid", "suid")} == {1000}
+    assert {ids[key] for key in ("gid", "egid", "sgid")} == {1001}
     assert ids["groups"] == [5, 6]
-    assert status.mask("CapBnd") == mask(sets["bounding"])
+    assert status.mask("CapBnd") == capability_mask(sets["bounding"])
     # The exec of a program without file capabilities keeps the ambient ones.
-    assert status.mask("CapPrm") == status.mask("CapEff") == mask(sets["ambient"])
-    assert status.mask("CapAmb") == status.mask("CapInh") == mask(sets["ambient"])
+    assert status.mask("CapPrm") == status.mask("CapEff") == capability_mask(sets["ambient"])
+    assert status.mask("CapAmb") == status.mask("CapInh") == capability_mask(sets["ambient"])
 
 
 def test_no_capabilities(probe: Probe) -> None:
     """None at all."""
-    seen = probe("status", "ids", process={"capabilities": {}})["status"]
+    seen = probe("status", process={"capabilities": {kind: [] for kind in SETS}})["status"]
     assert [seen.mask(f"Cap{kind}") for kind in ("Bnd", "Eff", "Prm", "Inh", "Amb")] == [0] * 5
 
 
@@ -88,7 +83,9 @@ def test_seccomp_of_the_config(probe: Probe) -> None:
 
 def test_default_seccomp(probe: Probe) -> None:
     """What no jail needs is not there."""
-    seen = probe("keyctl", "bpf", "kexec_load", "init_module", "clone_user", "clone3_user", "mount_tmpfs")  # fmt: skip
+    names = ("keyctl", "bpf", "kexec_load", "init_module", "clone_user", "mount_tmpfs")
+    seen = probe(*names)
+    assert len(seen) == len(names)
     assert all(not report.works for report in seen.values())
 
 
@@ -158,7 +155,7 @@ def test_init(jails: Jails, config: Build) -> None:
     ended = jails.run(config("sh", "-c", command, jailrun={"init": True}))
     assert ended.status == 4
     assert ended.lines[0] == "2"
-    assert "init" in ended.lines[1]
+    assert "jailrun" in ended.lines[1]
     assert jails.run(config("no-such-program", jailrun={"init": True})).status == 127
     assert jails.run(config("/etc", jailrun={"init": True})).status == 126
     assert jails.run(config("sh", "-c", "kill -9 $$", jailrun={"init": True})).status == 137

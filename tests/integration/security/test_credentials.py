@@ -72,7 +72,7 @@ class Runner:
         execution = Execution(program)
         execution.run_before()
         try:
-            execution.spawn(0)
+            execution.spawn()
             assert execution.wait(SECONDS) is False
             execution.run_attach()
             execution.go()
