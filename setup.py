@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 KERNEL = Path("jailrun/kernel")
-EXTENSION_SOURCE = KERNEL / "_execute.c"
+EXTENSION_SOURCES = [KERNEL / "_execute.c", KERNEL / "_interpret.c"]
 INIT_SOURCE = KERNEL / "init.c"
 
 # The init is one static file without libc, so that it runs in any root file system.
@@ -44,7 +44,7 @@ INIT_FLAGS = [
 EXTENSIONS = [
     Extension(
         "jailrun.kernel._execute",
-        sources=[os.fspath(EXTENSION_SOURCE)],
+        sources=[os.fspath(source) for source in EXTENSION_SOURCES],
         depends=[os.fspath(header) for header in sorted(KERNEL.glob("*.h"))],
         define_macros=[("Py_LIMITED_API", "0x030b0000")],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],

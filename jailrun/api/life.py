@@ -38,25 +38,19 @@ def start_idle(config: object, name: str, image: str) -> Life:
     try:
         handed = Streams((null, null, null), extra=(reader,))
         execution = launch(config, Request(name, streams=handed, remove=True, image=image))
-        try:
-            # Whoever finds it without its owner removes it, even where its init was kept from
-            # ending; but it does not die with this thread, as Request.attached would have it.
-            with Lock(name) as record:
-                record.attached = True
-                record.write()
-        except BaseException:
-            once.kill(name, execution.pidfd)
-            status, _ = streams.reap(execution.pid, execution.pidfd)
-            os.close(execution.pidfd)
-            once.finish(name, status, -1)
-            raise
     except BaseException:
         streams.close(writer)
         raise
     finally:
         os.close(reader)
         os.close(null)
-    return Life(name, execution, writer)
+    life = Life(name, execution, writer)
+    try:
+        life.claim()
+    except BaseException:
+        life.end()
+        raise
+    return life
 
 
 class Life:
@@ -72,11 +66,17 @@ class Life:
         self._ended = False
         self._lock = allocate_lock()
         self._processes: list[Process] = []
-        try:
-            self._alive = streams.own(load(name).hold())
-        except BaseException:
-            self.end()
-            raise
+
+    def claim(self) -> None:
+        """Note whose the jail is.
+
+        Whoever finds it without its owner removes it, even where its init was kept from ending;
+        but it does not die with this thread, as `Request.attached` would have it.
+        """
+        with Lock(self.name) as record:
+            record.attached = True
+            record.write()
+            self._alive = streams.own(record.hold())
 
     def adopt(self, process: Process) -> None:
         """Have a process reaped when the jail ends, or at the next start after its own end."""

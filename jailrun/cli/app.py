@@ -123,7 +123,7 @@ def load_verb(name: str) -> Callable[..., Any]:
     def run_as_root(*args: Any, **kwargs: Any) -> Any:
         # --explain makes nothing, and shows what a jail would be to anyone.
         if os.geteuid() and not kwargs.get("explain"):
-            raise JailError(f"jailrun {name} needs root", hint=f"sudo jailrun {name} …")
+            raise JailError(f"{name} needs root", hint=f"sudo jailrun {name} …")
         return function(*args, **kwargs)
 
     return run_as_root

@@ -1,7 +1,7 @@
 """A program in memory, as both executors read it.
 
 Owns: the layout (header, operations, slots, data, two stacks in one buffer), which
-``_execute.c`` repeats as C structures.  Pointers in arguments are offsets in the buffer, those
+``_interpret.h`` repeats as C structures.  Pointers in arguments are offsets in the buffer, those
 inside structures are absolute: the buffer never moves.  Out of scope: running it.
 """
 

@@ -109,7 +109,7 @@ def _block_signals() -> None:
 
 
 class _Run:
-    """The interpreter; see ``interpret`` in _execute.c, of which this is the copy in Python."""
+    """The interpreter; see ``interpret`` in _interpret.c, of which this is the copy in Python."""
 
     def __init__(self, buffer: bytearray, *, in_child: bool) -> None:
         self.buffer = buffer

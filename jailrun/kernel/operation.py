@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Argument: TypeAlias = "int | str | bytes | Slot | Text | Pointers | Struct"
 
-# Operations that are not one system call; negative numbers, shared with _execute.c.
+# Operations that are not one system call; negative numbers, shared with _interpret.h.
 FORMAT = -1  # (text, template, slot): the slot's number in place of the first "%"
 STORE32 = -2  # (address, slot): puts a number into a structure, as for SCM_RIGHTS
 SPLIT = (

@@ -25,6 +25,7 @@ FLOORS = {
     "security": 3,
     "engine": 4,
     "images": 5,
+    "assemble": 6,
     "server": 6,
     "api": 6,
     "pytest_plugin": 6,

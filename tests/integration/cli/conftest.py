@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from jailrun.engine import lifecycle
 from jailrun.engine.record import list_names
 from jailrun.errors import JailError
+from jailrun.images import Image
 from tests.integration.cli.command import Command, Terminal
 from tests.integration.jails import new_name
 
@@ -22,6 +25,14 @@ Open = Callable[..., Terminal]
 def name() -> str:
     """Return a name for a jail."""
     return new_name()
+
+
+@pytest.fixture
+def root_folder(busybox: Image, tmp_path: Path) -> Path:
+    """Return a plain folder with busybox in it."""
+    root = tmp_path / "root"
+    shutil.copytree(busybox.layers[0], root, symlinks=True)
+    return root
 
 
 @pytest.fixture

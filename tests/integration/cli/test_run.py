@@ -151,7 +151,7 @@ class TestSignals:
         before = read_host()
         command = start("run", "busybox", "sh", "-c", "echo ready; sleep 1000")
         command.read_line()
-        command.send(signal.SIGKILL)
+        command.process.kill()
         assert command.end()[0] == -signal.SIGKILL
         output_of("run", "--rm", "busybox", "true")
         command.drop()

@@ -44,10 +44,10 @@ def test_same_namespaces_and_cgroups(jails: Jails, jail: Running) -> None:
     for kind in os.listdir("/proc/self/ns"):  # noqa: PTH208
         if kind.endswith("_for_children"):
             continue
-        theirs, init = (Path(f"/proc/{pid}/ns/{kind}").readlink() for pid in (one.pid, jail.pid))
-        assert theirs == init
-    theirs, init = (Path(f"/proc/{pid}/cgroup").read_text() for pid in (one.pid, jail.pid))
-    assert theirs == init
+        links = {Path(f"/proc/{pid}/ns/{kind}").readlink() for pid in (one.pid, jail.pid)}
+        assert len(links) == 1, links
+    cgroups = {Path(f"/proc/{pid}/cgroup").read_text() for pid in (one.pid, jail.pid)}
+    assert len(cgroups) == 1
     assert Path(f"/proc/{one.pid}/root/etc").stat() == Path(f"/proc/{jail.pid}/root/etc").stat()
     one.wait()
     jail.wait()
@@ -55,7 +55,8 @@ def test_same_namespaces_and_cgroups(jails: Jails, jail: Running) -> None:
 
 def test_same_rights(jails: Jails, jail: Running) -> None:
     """Its rights are not more than those of a start with the same process."""
-    ended = jails.execute(jail.name, "/probe", "ids", "status", "system", "fds", "mount_tmpfs", "keyctl")  # fmt: skip
+    names = ("ids", "status", "system", "fds", "mount_tmpfs", "keyctl")
+    ended = jails.execute(jail.name, "/probe", *names)
     seen = parse_probe(ended.stdout)
     status = seen["status"]
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
@@ -165,16 +166,6 @@ def test_counts_against_the_limits(jails: Jails, jail: Running) -> None:
     jail.wait()
 
 
-def test_inside_cannot_trace_who_enters(jails: Jails, jail: Running) -> None:
-    """The caller's memory is out of reach of the jail while someone enters."""
-    one = jails.enter(jail.name, "sh", "-c", "echo ready; cat")
-    one.read_line()
-    look = "for p in /proc/[0-9]*; do readlink $p/root $p/cwd; done | sort -u"
-    assert jails.execute(jail.name, "sh", "-c", look).lines == ["/"]
-    one.wait()
-    jail.wait()
-
-
 def test_many_at_once(jails: Jails, jail: Running) -> None:
     """Several processes enter side by side."""
     entered = [jails.enter(jail.name, "sh", "-c", f"echo {number}; cat") for number in range(6)]
@@ -189,6 +180,7 @@ def test_jail_without_namespaces(jails: Jails, config: Build) -> None:
         config("sh", "-c", "echo ready; cat",
                without=("pid", "network", "ipc", "uts", "user", "cgroup"))
     )  # fmt: skip
-    ended = jails.execute(running.name, "sh", "-c", "ls -d /proc/self; id -u; ls /sys/fs/cgroup >/dev/null && echo ok")  # fmt: skip
+    command = "ls -d /proc/self; id -u; ls /sys/fs/cgroup >/dev/null && echo ok"
+    ended = jails.execute(running.name, "sh", "-c", command)
     assert ended.lines == ["/proc/self", "0", "ok"]
     running.wait()

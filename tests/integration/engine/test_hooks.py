@@ -23,9 +23,8 @@ def hook(script: str, **more: Any) -> Config:
 
 def note(folder: Path, moment: str) -> Config:
     """Return a hook that notes the state that it is given, and its namespaces."""
-    return hook(
-        f"cat >{folder}/{moment}.json; readlink /proc/self/ns/mnt /proc/self/ns/net >{folder}/{moment}.ns"
-    )
+    file = f"{folder}/{moment}"
+    return hook(f"cat >{file}.json; readlink /proc/self/ns/mnt /proc/self/ns/net >{file}.ns")
 
 
 def test_every_moment(jails: Jails, config: Build, tmp_path: Path) -> None:
