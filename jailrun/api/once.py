@@ -129,7 +129,9 @@ def _finish(name: str, status: int, pidfd: int, alive: int) -> None:
 
 def finish(name: str, status: int, alive: int) -> None:
     """Give back all that a jail had; ``alive`` is the descriptor that holds it, or -1."""
+    streams.disown(alive)
     try:
-        lifecycle.finish(name, host_status(status), alive_fd=streams.disown(alive))
-    except NotFoundError:
-        return  # someone has removed it by force
+        lifecycle.finish(name, host_status(status), alive_fd=alive)
+    except NotFoundError:  # someone has removed it by force
+        if alive >= 0:
+            os.close(alive)

@@ -59,11 +59,10 @@ def own(fd: int) -> int:
     return fd
 
 
-def disown(fd: int) -> int:
-    """Return a descriptor that was ours alone, for another to close."""
+def disown(fd: int) -> None:
+    """Leave a descriptor that was ours alone for another to close."""
     with _own_lock:
         _own.discard(fd)
-    return fd
 
 
 def close(fd: int) -> None:

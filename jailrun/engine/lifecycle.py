@@ -7,6 +7,7 @@ Owns: these verbs, each under the lock of the jail's record.  Out of scope: maki
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import time
@@ -110,10 +111,12 @@ def _await_end(record: Record) -> None:
 def _require(record: Record, states: tuple[str, ...], verb: str) -> str:
     status = read_status(record)
     if status not in states:
-        hints = {
+        hints: dict[str, str] = {
             PAUSED: f"resume it first: jailrun resume {record.name}",
             STOPPED: f"remove it: jailrun rm {record.name}",
         }
+        if verb == "pause":
+            hints.pop(PAUSED)
         raise ConflictError(
             f"cannot {verb} jail {record.name}: it is {status}", hint=hints.get(status)
         )
@@ -196,8 +199,7 @@ def finish(name: str, status: int | None, *, alive_fd: int = -1) -> None:
     """Note that a jail has ended, with its exit status where it is known, and give back the rest.
 
     A jail that was to be removed at its end is; of another the record, the files and the log stay.
-    ``alive_fd`` is what `Record.hold` gave: it is closed once the status can be read, and then
-    those who wait are let finish before anything is removed.
+    ``alive_fd`` is what `Record.hold` gave; it is closed here.
     """
     with Lock(name) as record:
         hooks = record.read_hooks()
@@ -207,12 +209,12 @@ def finish(name: str, status: int | None, *, alive_fd: int = -1) -> None:
             # Before the cgroups go: what tells why a jail ended, once it has.
             record.events = _read_events(record)
             release_running_parts(record)
-        if not record.remove or alive_fd >= 0:
+        if not record.remove:
             record.write()
         if alive_fd >= 0:
+            # Who waits has this file open, and reads the status from it, also when it is removed.
+            os.pwrite(alive_fd, str(record.status).encode(), 0)
             os.close(alive_fd)
-            if record.remove:
-                os.close(record.hold())
         if record.remove:
             release(record)
         run_hooks(hooks, "poststop", record)
@@ -255,6 +257,20 @@ def recover() -> list[str]:
     return removed
 
 
+def _await_init(record: Record) -> None:
+    """Wait for the end of a jail's init."""
+    try:
+        pidfd = open_init(record)
+    except ConflictError:
+        return
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    try:
+        poll.poll()
+    finally:
+        os.close(pidfd)
+
+
 def wait(name: str) -> int:
     """Wait for the end of a jail; return its exit status, 128 + n for signal n.
 
@@ -264,20 +280,11 @@ def wait(name: str) -> int:
     record = load(name)
     if record.status is not None:
         return record.status
+    alive = record.open_alive()
     try:
-        pidfd = open_init(record)
-    except ConflictError:
-        pass  # it has ended; its status may still be on the way
-    else:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        try:
-            poll.poll()
-        finally:
-            os.close(pidfd)
-    held = record.wait_held()
-    try:
-        status = load(name).status
+        _await_init(record)
+        fcntl.flock(alive, fcntl.LOCK_SH)  # until the status is in it, or nobody is left to write
+        text = os.pread(alive, 16, 0)
+        return int(text) if text else UNKNOWN
     finally:
-        os.close(held)
-    return UNKNOWN if status is None else status
+        os.close(alive)

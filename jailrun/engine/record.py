@@ -83,21 +83,22 @@ class Record:
             raise JailError(f"cannot make {self.folder}: {error.strerror}") from error
 
     def hold(self) -> int:
-        """Return a descriptor that shows that someone will note this jail's end; see `wait_held`.
+        """Return the descriptor of who will note this jail's end.
 
-        It holds a lock (flock(2)) until it is closed, also by the end of its last process.
+        It holds a lock (flock(2)) until it is closed, also by the end of its last process; the
+        exit status is written to it before that.
         """
-        path = f"{self.folder}/alive"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self.open_alive()
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
-    def wait_held(self) -> int:
-        """Wait until nobody holds the jail; the record stays until the descriptor is closed."""
+    def open_alive(self) -> int:
+        """Open the file that tells of the jail's end; see `hold`."""
         path = f"{self.folder}/alive"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        return fd
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no jail {self.name!r}") from None
 
     def write(self) -> None:
         """Put the record on disk, whole or not at all."""

@@ -305,7 +305,7 @@ def remove(reference: str, in_use: InUse, *, force: bool = False) -> list[str]:
         if going & used and not force:
             raise ConflictError(
                 f"cannot remove the image {reference}: a jail uses it",
-                hint="remove the jail first (jailrun ps shows them), or use --force",
+                hint="remove the jail first (jailrun ls --all shows them), or use --force",
             )
         for path in doomed:
             path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.integration.ground import (
     busybox,
     config,
+    deadline,
     jails,
     leaves_host_as_it_was,
     make_root,
@@ -21,6 +22,7 @@ from tests.integration.ground import (
 __all__ = [
     "busybox",
     "config",
+    "deadline",
     "jails",
     "leaves_host_as_it_was",
     "make_root",

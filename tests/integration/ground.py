@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ from tests.probes.probe import build_probe, parse_probe
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path("/var/cache/jailrun-tests")
 COUNT = itertools.count()
+DEADLINE_SECONDS = 100
 
 
 # --- what this host must be able to do -----------------------------------------------------------
@@ -134,6 +136,20 @@ def session_run() -> Iterator[Path]:
     run.mkdir(mode=0o711, exist_ok=True)
     yield run
     remove_tree(run)
+
+
+@pytest.fixture(autouse=True)
+def deadline() -> Iterator[None]:
+    """End a test that waits for ever."""
+
+    def stop(_number: int, _frame: object) -> None:
+        pytest.fail(f"no end after {DEADLINE_SECONDS} s")
+
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(DEADLINE_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
 
 
 @pytest.fixture(autouse=True)

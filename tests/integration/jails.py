@@ -295,6 +295,6 @@ class Jails:
         """Remove what is left of the jails of this test, after a failure of it."""
         for running in reversed(self.running):
             running.drop()
-        for name in list_names():
-            with contextlib.suppress(JailError):
+        with contextlib.suppress(JailError, OSError):
+            for name in list_names():
                 lifecycle.delete(name, force=True)

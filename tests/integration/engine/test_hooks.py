@@ -106,12 +106,20 @@ def test_missing_program(jails: Jails, config: Build) -> None:
         jails.run(config("true", hooks={"createRuntime": [{"path": "/no/such/hook"}]}))
 
 
-@pytest.mark.parametrize("moment", ["poststart", "poststop"])
-def test_late_failure_is_a_warning(jails: Jails, config: Build, moment: str) -> None:
-    """After the start a failure of a hook does not end the jail (runtime.md, "Lifecycle")."""
-    hooks = {moment: [hook("exit 3")]}
+def test_failing_poststart_stops_the_jail(jails: Jails, config: Build) -> None:
+    """A failing poststart hook is an error (runtime.md, "Lifecycle", since 1.2.1)."""
+    hooks = {"poststart": [hook("exit 3")]}
+    with pytest.raises(JailError, match="poststart hook /bin/sh failed"):
+        jails.run(config("sh", "-c", "echo ready; cat", hooks=hooks))
+    assert list_names() == []
+
+
+def test_failing_poststop_is_no_failure(jails: Jails, config: Build, tmp_path: Path) -> None:
+    """A failing poststop hook changes nothing of the end, and the next one still runs."""
+    hooks = {"poststop": [hook("exit 3"), hook(f"touch {tmp_path}/next")]}
     ended = jails.run(config("echo", "ran", hooks=hooks))
     assert (ended.status, ended.stdout) == (0, "ran\n")
+    assert (tmp_path / "next").exists()
 
 
 def test_killed_hook(jails: Jails, config: Build) -> None:

@@ -1,4 +1,4 @@
-"""What can be done to a jail: signal, pause, resume, update, wait, delete; and what it says it is."""
+"""What can be done to a jail: signal, pause, resume, update, wait, delete; what it says it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from tests.integration.jails import Build, Jails, Running, eventually, new_name
 @pytest.fixture
 def jail(jails: Jails, config: Build) -> Running:
     """Return a jail that says when it gets SIGUSR1 and ends with its input."""
-    command = "trap 'echo usr1' USR1; trap 'exit 5' TERM; echo ready; while read line; do echo $line; done"  # fmt: skip
+    traps = "trap 'echo usr1' USR1; trap 'exit 5' TERM"
+    command = f"{traps}; echo ready; while read line; do echo $line; done"
     return jails.begin(config("sh", "-c", command), remove=False)
 
 

@@ -15,12 +15,12 @@ from tests.integration.jails import Build, Jails
 
 
 @pytest.fixture
-def mount_at(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+def mount_at(session_run: Path, tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Return what mounts a file system on a new folder; unmounted after the test."""
     mounted: list[Path] = []
 
     def mount(kind: str, *options: str, source: str = "x") -> Path:
-        point = tmp_path / f"mount{len(mounted)}"
+        point = session_run / f"{tmp_path.name}-{len(mounted)}"  # a jail's ids can pass there
         point.mkdir()
         subprocess.run(["mount", "-t", kind, *options, source, str(point)], check=True)
         mounted.append(point)
@@ -29,6 +29,7 @@ def mount_at(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     yield mount
     for point in reversed(mounted):
         subprocess.run(["umount", str(point)], check=True)
+        point.rmdir()
 
 
 def fill(folder: Path) -> Path:
@@ -58,7 +59,7 @@ def test_full_data(
     """A full disk under the writable layer is the jail's ENOSPC; a later jail runs again."""
     data = mount_at("tmpfs", "-o", "size=1m")
     monkeypatch.setenv("JAILRUN_DATA", str(data))
-    ended = jails.run(config("sh", "-c", "head -c 4m /dev/zero >/x; echo $?"))
+    ended = jails.run(config("sh", "-c", "dd if=/dev/zero of=/x bs=1k count=4k; echo $?"))
     assert "No space left" in ended.stderr
     file = fill(data)
     try:
