@@ -79,7 +79,7 @@ def assemble(
         request["host"] = read_facts()
     request.setdefault("stat_device", read_device)
     config = compile_config(**request)
-    _set_hostname(config)
+    _set_hostname(config, asked=request.get("hostname") is not None)
     return Assembled(config, image, name)
 
 
@@ -275,8 +275,14 @@ def read_profile(path: str) -> object:
     return profile
 
 
-def _set_hostname(config: Config) -> None:
-    """Tell the payload the name of its host, as docker does, unless the user or image did."""
+def _set_hostname(config: Config, *, asked: bool) -> None:
+    """Tell the payload the name of its host, as docker does, unless the user or image did.
+
+    A UTS namespace that is joined keeps the name it has, unless the user asked for one.
+    """
+    joined = any(one["type"] == "uts" and "path" in one for one in config["linux"]["namespaces"])
+    if joined and not asked:
+        config.pop("hostname", None)
     environment = config["process"]["env"]
     if not any(each.startswith("HOSTNAME=") for each in environment):
         environment.append(f"HOSTNAME={config.get('hostname') or os.uname().nodename}")

@@ -23,7 +23,7 @@ from jailrun.errors import CgroupError, NotFoundError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 SIGKILL = 9
 ASK_AGAIN_MS = 2
@@ -230,15 +230,17 @@ def _kill_one_by_one(cgroups: Mapping[str, str], deadline: float) -> bool:
     return _ask_until(is_empty, deadline)
 
 
-def end(cgroups: Mapping[str, str]) -> None:
+def end(cgroups: Mapping[str, str], made_above: Iterable[str] = ()) -> None:
     """Remove the cgroups of a jail, whose processes are killed first if there are any left.
+
+    ``made_above``: see `release`.
 
     Mostly there are none, as all ended with the init of their pid namespace: then the cgroup that
     they all were in goes at once.
     """
     if cgroups and not _try_remove(_main_tree(cgroups)):
         kill(cgroups)
-    release(cgroups)
+    release(cgroups, made_above)
 
 
 def _try_remove(path: str) -> bool:
@@ -250,8 +252,12 @@ def _try_remove(path: str) -> bool:
     return True
 
 
-def release(cgroups: Mapping[str, str], *, seconds: float = 5.0) -> None:
+def release(
+    cgroups: Mapping[str, str], made_above: Iterable[str] = (), *, seconds: float = 5.0
+) -> None:
     """Remove the cgroups of the record with all below them, then our parents if none is left.
+
+    ``made_above`` are further parents that were made for it, from the top (`plan.missing_parents`).
 
     It may be called again, and on a record of which nothing or half was made.  It kills nobody: a
     cgroup that still has processes after ``seconds`` is an error, raised when the others are gone.
@@ -266,7 +272,7 @@ def release(cgroups: Mapping[str, str], *, seconds: float = 5.0) -> None:
                 _remove(directory, deadline, version=2 if identifier == UNIFIED else 1)
             except CgroupError as error:
                 first = first or error
-    _remove_parents(cgroups)
+    _remove_parents(cgroups, made_above)
     if first:
         raise first
 
@@ -302,7 +308,7 @@ def _events(path: str) -> list[str]:
         return []
 
 
-def _remove_parents(cgroups: Mapping[str, str]) -> None:
+def _remove_parents(cgroups: Mapping[str, str], made_above: Iterable[str]) -> None:
     """Remove our own parents, up to ``jailrun`` below a mount's root, where they are empty.
 
     Under the lock that every start shares, so that none loses its parent while it is made.
@@ -317,6 +323,8 @@ def _remove_parents(cgroups: Mapping[str, str]) -> None:
     try:
         # A start holds it for half a millisecond.
         if _ask_until(lambda: _has_lock(lock), time.monotonic() + LOCK_SECONDS):
+            for path in reversed(list(made_above)):
+                _try_remove(path)
             for path in cgroups.values():
                 _remove_parents_of(path)
     finally:

@@ -143,6 +143,20 @@ def parents(hierarchy: Hierarchy, path: str) -> list[str]:
     return ["/".join((mount, *parts[: index + 1])) for index in range(len(parts))]
 
 
+def missing_parents(hierarchies: Hierarchies, cgroups: Mapping[str, str]) -> list[str]:
+    """Return the directories that `plan` will make above the jail's own and that are not there.
+
+    Those below our own parent are left out: they are looked after in any case.
+    """
+    return [
+        directory
+        for item in hierarchies.items
+        if item.id in cgroups and not cgroups[item.id].startswith(f"{default_parent(item)}/")
+        for directory in parents(item, cgroups[item.id])
+        if not os.access(directory, os.F_OK)
+    ]
+
+
 def lock_path(cgroups: Mapping[str, str], hierarchies: Hierarchies | None = None) -> str:
     """Return the directory whose lock guards the making and removing of the shared parents.
 

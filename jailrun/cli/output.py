@@ -132,6 +132,12 @@ def _clean_lines(text: str) -> str:
     return "\n  ".join(clean(line) for line in text.splitlines())
 
 
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Say what went wrong without keeping the command from doing its work."""
+    for text in warnings:
+        complain(f"warning: {text}")
+
+
 def print_error(error: Exception) -> int:
     """Say what an exception means for the user; return the exit status for it."""
     if isinstance(error, JailError):

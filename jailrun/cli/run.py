@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from jailrun.cli import options as o
-from jailrun.cli.output import ProgressLine, clean, write, write_json, write_line
+from jailrun.cli.output import ProgressLine, clean, print_warnings, write, write_json, write_line
 from jailrun.errors import JailError
 from jailrun.units import show
 
@@ -204,7 +204,7 @@ def _run_attached(assembled: Assembled, request: Request, given: Mapping[str, An
             status = session.attend(execution, is_init=own_pid, cgroups=record.cgroups)
         finally:
             _end(execution)
-            finish(request.name, status, alive_fd=alive)
+            print_warnings(finish(request.name, status, alive_fd=alive))
     return status
 
 

@@ -136,6 +136,6 @@ def rm(
 
 def _remove(name: str, *, force: bool) -> None:
     try:
-        lifecycle.delete(name, force=force)
+        output.print_warnings(lifecycle.delete(name, force=force))
     except FileNotFoundError as error:
         raise JailError(f"cannot remove jail {name}: someone else is removing it") from error

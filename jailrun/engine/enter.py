@@ -26,7 +26,7 @@ from jailrun.errors import ConflictError
 from jailrun.kernel import constants as c
 from jailrun.kernel.execute import Execution
 from jailrun.kernel.program import Program
-from jailrun.namespaces import differing, plan_enter
+from jailrun.namespaces import differing, plan_become_root, plan_enter
 from jailrun.security.ids import check_mapped
 from jailrun.security.limits import check_rlimits, read_host_limits
 from jailrun.security.plan import read_facts
@@ -50,8 +50,29 @@ def enter(
 
     Raises JailError and its subclasses: ConflictError where the jail does not run.
     """
-    checked = check_process(process)
     streams = streams or payload.Streams()
+    try:
+        return _enter(
+            name,
+            check_process(process),
+            streams,
+            console_fd,
+            attached=attached,
+            ignore_paused=ignore_paused,
+        )
+    finally:
+        streams.close()
+
+
+def _enter(
+    name: str,
+    checked: Process,
+    streams: payload.Streams,
+    console_fd: int | None,
+    *,
+    attached: bool,
+    ignore_paused: bool,
+) -> Execution:
     record = load(name)
     status = read_status(record)
     if status != RUNNING and not (status == PAUSED and ignore_paused):
@@ -74,7 +95,7 @@ def enter(
         )
         execution = Execution(program)
         # A process with a shared memory cannot join a time namespace.
-        shares = not kinds_to_join & c.CLONE_NEWTIME
+        shares = not (kinds_to_join & c.CLONE_NEWTIME or payload.sets_oom_score(config))
         try:
             execution.run_before()
             execution.spawn(cgroup=cgroup, share_memory=shares)
@@ -92,7 +113,6 @@ def enter(
             execution.close_opened()
     finally:
         os.close(pidfd)
-        streams.close()
     return execution
 
 
@@ -113,9 +133,7 @@ def _plan(
     program.enter("engine")
     child.wait_for_caller("wait for the limits")
     if kinds & c.CLONE_NEWUSER:
-        child.setresgid(0, 0, 0, what="become root of the user namespace")
-        child.call("setgroups", 0, 0, what="become root of the user namespace", allow=(1,))
-        child.setresuid(0, 0, 0, what="become root of the user namespace")
+        plan_become_root(program)
     terminal = None
     if process.get("terminal") and console_fd is not None:
         root = child.open("/", c.O_PATH | c.O_DIRECTORY, what="open the root")

@@ -16,7 +16,7 @@ from jailrun.jsontext import dumps
 from jailrun.kernel import constants as c
 from jailrun.kernel.execute import Execution, reap, send_signal
 from jailrun.kernel.program import Program
-from jailrun.namespaces import differing, plan_enter
+from jailrun.namespaces import differing, plan_become_root, plan_enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,18 @@ STATUSES = {"prestart": "creating", "createRuntime": "creating", "createContaine
             "startContainer": "created", "poststart": "running", "poststop": "stopped"}  # fmt: skip
 HOST = ""
 DEADLINE_SECONDS = 3600.0  # of a hook without a time-out of its own
+
+
+def run_poststop(hooks: Hooks, record: Record) -> list[str]:
+    """Run the poststop hooks, all of them; return what went wrong, as warnings."""
+    state = dumps(format_state(record, STATUSES["poststop"])).encode()
+    warnings = []
+    for hook in hooks.get("poststop", []):
+        try:
+            _run(hook, "poststop", state, 0, HOST)
+        except JailError as error:
+            warnings.append(error.message)
+    return warnings
 
 
 def run_hooks(hooks: Hooks, moment: str, record: Record, *, inside: str = HOST) -> None:
@@ -91,7 +103,10 @@ def _plan(hook: Hook, stdin: int, pid: int, inside: str) -> Program:
     program.keep(stdin)
     if inside:
         process = program.before.call("pidfd_open", pid, 0, what="reach the jail", result="pidfd")
-        plan_enter(program, process, differing(pid))
+        kinds = differing(pid)
+        plan_enter(program, process, kinds)
+        if kinds & c.CLONE_NEWUSER:
+            plan_become_root(program)
         program.enter("hooks")
         if inside == "root":
             child.chdir("/", what="enter the root")

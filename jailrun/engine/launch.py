@@ -40,7 +40,7 @@ from jailrun.engine.prepare import complete, owned_ids
 from jailrun.engine.record import Record, is_name, random_name
 from jailrun.engine.release import release
 from jailrun.engine.translate import translate
-from jailrun.errors import JailError
+from jailrun.errors import ConflictError, JailError
 from jailrun.kernel.execute import Execution
 from jailrun.kernel.program import Program
 from jailrun.namespaces import (
@@ -71,12 +71,13 @@ class Request:
 
     ``console_fd``: a Unix socket that takes the terminal's master (SCM_RIGHTS), where the config
     asks for a terminal.  ``attached``: the jail dies with this thread.  ``hold``: create only, the
-    payload waits for `jailrun.engine.start`.  ``remove``: forget the jail when it has ended.
+    payload waits for `jailrun.engine.lifecycle.start`.  ``remove``: forget the jail when it has
+    ended.  ``log``: a file for what it writes, made with it.
     """
 
     __slots__ = (
-        "attached", "bundle", "console_fd", "hold", "image", "labels", "log", "name", "remove",
-        "streams",
+        "attached", "bundle", "console_fd", "hold", "image", "labels", "log", "log_fd", "name",
+        "remove", "streams",
     )  # fmt: skip
 
     def __init__(
@@ -101,8 +102,20 @@ class Request:
         self.hold = hold
         self.remove = remove
         self.log = log
+        self.log_fd = -1
         self.image = image
         self.labels = labels or {}
+
+    def open_log(self, *, terminal: bool) -> None:
+        """Make the log; without a ``terminal`` it is the payload's output."""
+        assert self.log  # noqa: S101 - the caller has looked
+        os.makedirs(os.path.dirname(self.log), 0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        self.log_fd = os.open(self.log, flags, 0o600)
+        if not terminal:
+            stdin = self.streams.standard[0]
+            self.streams.close()
+            self.streams = payload.Streams((stdin, self.log_fd, self.log_fd), owned=(self.log_fd,))
 
 
 class Plan:
@@ -142,15 +155,27 @@ def _launch(config: Config, request: Request) -> Execution:
     hierarchies = hierarchy.read_hierarchies()
     cgroups = hierarchy.place(config, name, hierarchies)
     record = Record(name)
-    record.claim()
     try:
         cgroup_facts = cgroup_plan.read_facts(config, hierarchies, cgroups)
-        record.cgroups = cgroups
-        _fill_record(record, config, request)
+    except ConflictError:
+        record.refuse_taken()
+        raise
+    record.cgroups = cgroups
+    record.cgroup_parents = cgroup_plan.missing_parents(hierarchies, cgroups)
+    _fill_record(record, config, request)
+    record.claim()
+    try:
+        if config.get("jailrun", {}).get("user_range") == "auto":
+            _map_ids(config, record, allocate_range(paths.run_dir(), name))
+        if request.log:
+            request.open_log(terminal=request.console_fd is not None)
         record.write_config(config)
-        record.write()
         plan = make_plan(config, record, request, hierarchies, cgroup_facts)
         return _execute(plan, request)
+    except OSError as error:
+        release(record)
+        where = error.filename or paths.run_dir()
+        raise JailError(f"cannot write {where}: {error.strerror}") from error
     except BaseException:
         release(record)
         raise
@@ -162,16 +187,16 @@ def explain(config: object, request: Request) -> list[str]:
     hierarchies = hierarchy.read_hierarchies()
     record = Record(request.name or "NAME")
     record.cgroups = hierarchy.place(checked, record.name, hierarchies)
-    _fill_record(record, checked, request, pretend=True)
+    _fill_record(record, checked, request)
+    if checked.get("jailrun", {}).get("user_range") == "auto":
+        _map_ids(checked, record, FIRST_ID)
     facts = cgroup_plan.read_facts(checked, hierarchies, record.cgroups)
     plan = make_plan(checked, record, request, hierarchies, facts)
     return plan.program.explain()
 
 
-def _fill_record(
-    record: Record, config: Config, request: Request, *, pretend: bool = False
-) -> None:
-    """Steps 3 and 4: say what will be made before it is made."""
+def _fill_record(record: Record, config: Config, request: Request) -> None:
+    """Step 3: say what will be made before it is made."""
     record.bundle = request.bundle
     record.owner_pid = os.getpid()
     record.owner_start_time = read_start_time(record.owner_pid)
@@ -185,16 +210,18 @@ def _fill_record(
     extensions = config.get("jailrun", {})
     if extensions.get("layers") and extensions.get("writable", "disk") == "disk":
         record.writable = f"{paths.layers_dir()}/{record.name}"
-    if extensions.get("user_range") == "auto":
-        if pretend:
-            record.first_id = FIRST_ID
-        else:
-            os.makedirs(paths.layers_dir(), 0o711, exist_ok=True)
-            record.first_id = allocate_range(paths.run_dir(), record.name)
-        linux = config["linux"]
-        for mappings in (linux.get("uidMappings", []), linux.get("gidMappings", [])):
-            for mapping in mappings:
-                mapping["hostID"] = record.first_id + mapping["containerID"]
+
+
+def _map_ids(config: Config, record: Record, first_id: int) -> None:
+    """Step 4: fill the range into the config.
+
+    The record on disk learns of it later: the lease says whose it is.
+    """
+    record.first_id = first_id
+    linux = config["linux"]
+    for mappings in (linux.get("uidMappings", []), linux.get("gidMappings", [])):
+        for mapping in mappings:
+            mapping["hostID"] = first_id + mapping["containerID"]
 
 
 def make_plan(
@@ -290,8 +317,12 @@ def _execute(plan: Plan, request: Request) -> Execution:
     """Steps 6 to 19."""
     record, hooks = plan.record, plan.config.get("hooks", {})
     execution = Execution(plan.program)
-    shares = not (request.hold or "time" in plan.namespaces.joined)
+    shares = not (
+        request.hold or "time" in plan.namespaces.joined or payload.sets_oom_score(plan.config)
+    )
     try:
+        if record.writable:
+            os.makedirs(paths.layers_dir(), 0o711, exist_ok=True)
         execution.run_before()
         execution.spawn(cgroup=plan.cgroup, share_memory=shares)
         execution.wait(DEADLINE_SECONDS)

@@ -14,10 +14,10 @@ import time
 from _struct import unpack_from
 
 from jailrun.cgroups import control, live, stats
-from jailrun.engine.hooks import run_hooks
+from jailrun.engine.hooks import run_hooks, run_poststop
 from jailrun.engine.launch import DEADLINE_SECONDS
 from jailrun.engine.payload import load_operation
-from jailrun.engine.record import Lock, Record, load
+from jailrun.engine.record import Lock, Record, load, remove_remains
 from jailrun.engine.release import release, release_running_parts
 from jailrun.engine.state import (
     ALIVE,
@@ -195,11 +195,12 @@ def update(name: str, resources: Resources) -> None:
         record.write_config(config)
 
 
-def finish(name: str, status: int | None, *, alive_fd: int = -1) -> None:
+def finish(name: str, status: int | None, *, alive_fd: int = -1) -> list[str]:
     """Note that a jail has ended, with its exit status where it is known, and give back the rest.
 
     A jail that was to be removed at its end is; of another the record, the files and the log stay.
-    ``alive_fd`` is what `Record.hold` gave; it is closed here.
+    ``alive_fd`` is what `Record.hold` gave; it is closed here.  Returns warnings: what the poststop
+    hooks failed with.
     """
     with Lock(name) as record:
         hooks = record.read_hooks()
@@ -217,7 +218,7 @@ def finish(name: str, status: int | None, *, alive_fd: int = -1) -> None:
             os.close(alive_fd)
         if record.remove:
             release(record)
-        run_hooks(hooks, "poststop", record)
+        return run_poststop(hooks, record)
 
 
 def _read_events(record: Record) -> dict[str, int]:
@@ -227,8 +228,11 @@ def _read_events(record: Record) -> dict[str, int]:
         return {}  # someone removes the jail at the same time
 
 
-def delete(name: str, *, force: bool = False) -> None:
-    """Remove a jail and all that it has; one that runs only by ``force``, which kills it."""
+def delete(name: str, *, force: bool = False) -> list[str]:
+    """Remove a jail and all that it has; one that runs only by ``force``, which kills it.
+
+    Returns warnings: what its poststop hooks failed with.
+    """
     with Lock(name) as record:
         status = read_status(record)
         if status in ALIVE and not force and status != CREATED:
@@ -241,11 +245,13 @@ def delete(name: str, *, force: bool = False) -> None:
         hooks = record.read_hooks()
         release(record)
         if record.status is None and record.started:
-            run_hooks(hooks, "poststop", record)
+            return run_poststop(hooks, record)
+        return []
 
 
 def recover() -> list[str]:
     """Remove what crashes left: jails that nobody will finish; return their names."""
+    remove_remains()
     removed = []
     for record, status in list_records():
         if is_orphan(record, status):

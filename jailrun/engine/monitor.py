@@ -41,6 +41,8 @@ def launch_detached(
             "a detached jail needs the small monitor program, which was not built",
             hint="install a C compiler and set jailrun up again: bin/setup",
         )
+    if not request.log:
+        raise JailError("a detached jail needs a log")
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -69,18 +71,15 @@ def _be_parent(
     try:
         os.setsid()
         os.chdir("/")
-        log = _open_log(request)
         null = os.open("/dev/null", os.O_RDWR)
-        terminal = request.console_fd is not None
-        output = null if terminal else log
-        request.streams = Streams((null, output, output), owned=() if terminal else (log,))
+        request.streams = Streams((null, null, null))
         execution = launch(config, request)
-        master = receive_terminal() if terminal and receive_terminal else -1
+        master = receive_terminal() if receive_terminal else -1
         for place in range(3):
             os.dup2(null, place)
         os.write(writer, dumps({"pid": execution.pid}).encode())
         record = load(request.name)
-        _execute_monitor(record, execution.pid, master, log)
+        _execute_monitor(record, execution.pid, master, request.log_fd)
     except JailError as error:
         told = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         os.write(writer, dumps(told).encode())
@@ -91,18 +90,12 @@ def _be_parent(
         os._exit(125)
 
 
-def _open_log(request: Request) -> int:
-    if not request.log:
-        raise JailError("a detached jail needs a log")
-    os.makedirs(os.path.dirname(request.log), 0o700, exist_ok=True)
-    return os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-
 def _execute_monitor(record: Record, pid: int, master: int, log: int) -> None:
     alive = record.hold()
-    for fd in (alive, master, log):
-        if fd >= 0:
-            os.set_inheritable(fd, True)
+    kept = sorted(fd for fd in (2, alive, master, log) if fd >= 0)
+    for fd, following in zip(kept, [*kept[1:], 1 << 20], strict=True):
+        os.set_inheritable(fd, True)
+        os.closerange(fd + 1, following)
     code = f"import sys; sys.path.insert(0, {os.path.dirname(PACKAGE)!r}); " \
         "from jailrun.engine.monitor import main; main(*sys.argv[1:])"  # fmt: skip
     environment = {

@@ -165,7 +165,7 @@ def plan_payload(
     process = config["process"]
     program.enter("security")
     plan_limits(config, program, facts)
-    plan_oom_score(process, program)
+    plan_oom_score(config, program)
     program.enter("engine")
     child.chdir(
         process.get("cwd") or "/",
@@ -195,10 +195,19 @@ def plan_payload(
     plan_exec(program, process, init_fd)
 
 
-def plan_oom_score(process: Process, program: Program) -> None:
+def sets_oom_score(config: Config) -> bool:
+    """Return whether the payload gets an OOM score of its own.
+
+    The kernel gives it to all processes that share a memory, so the child must not share ours.
+    """
+    score = config.get("process", {}).get("oomScoreAdj")
+    return score is not None and score != read_oom_score()
+
+
+def plan_oom_score(config: Config, program: Program) -> None:
     """Add the OOM score; lowering it takes the caller's rights, so the caller writes it."""
-    score = process.get("oomScoreAdj")
-    if score is not None:
+    if sets_oom_score(config):
+        score = config["process"]["oomScoreAdj"]
         check_oom_score(score, read_oom_score(), can_raise=can_raise_limits())
         program.attach.write_file(
             Text("/proc/%/oom_score_adj", program.pid), str(score).encode(),

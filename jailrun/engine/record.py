@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _FIELDS = (
     "name", "bundle", "pid", "start_time", "owner_pid", "owner_start_time", "cgroups",
-    "first_id", "writable", "log", "remove", "attached", "created", "started", "finished",
-    "status", "labels", "image", "events", "has_hooks",
+    "first_id", "cgroup_parents", "writable", "log", "remove", "attached", "created", "started",
+    "finished", "status", "labels", "image", "events", "has_hooks",
 )  # fmt: skip
 
 
@@ -35,7 +35,8 @@ class Record:
     host is up, ``owner_pid`` and ``owner_start_time`` the process that makes it, or waits for it
     in the foreground (``attached``).  ``created``, ``started``, ``finished`` are seconds since
     1970, ``status`` the exit status once it is known, ``first_id`` the first host id of its own
-    range, ``writable`` its upper layer, ``cgroups`` its directories by hierarchy.
+    range, ``writable`` its upper layer, ``cgroups`` its directories by hierarchy and
+    ``cgroup_parents`` those above them that were not there before.
     """
 
     __slots__ = _FIELDS
@@ -48,6 +49,7 @@ class Record:
         self.owner_pid = 0
         self.owner_start_time = 0
         self.cgroups: dict[str, str] = {}
+        self.cgroup_parents: list[str] = []
         self.first_id = 0
         self.writable: str | None = None
         self.log: str | None = None
@@ -68,19 +70,36 @@ class Record:
         return f"{paths.jails_dir()}/{self.name}"
 
     def claim(self) -> None:
-        """Make the folder, and with it take the name; raise ConflictError where it is taken."""
+        """Take the name, with the record on disk from the first moment on.
+
+        Raises ConflictError where the name is taken.
+        """
+        temporary = f"{paths.jails_dir()}/.new-{os.getpid()}-{os.urandom(5).hex()}"
         try:
-            os.mkdir(self.folder, 0o700)
-        except FileExistsError:
+            try:
+                os.mkdir(temporary, 0o700)
+            except FileNotFoundError:
+                _make_folders()
+                os.mkdir(temporary, 0o700)
+            with open(f"{temporary}/record.json", "x") as file:
+                file.write(self._format())
+            os.rename(temporary, self.folder)
+        except OSError as error:
+            _remove_folder(temporary)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                self.refuse_taken()
+            raise JailError(
+                f"cannot make {self.folder}: {error.strerror}",
+                hint="jailrun is run as root" if os.geteuid() else None,
+            ) from error
+
+    def refuse_taken(self) -> None:
+        """Raise ConflictError where there is a jail of this name."""
+        if os.path.exists(self.folder):
             raise ConflictError(
                 f"the name {self.name} is taken",
                 hint=f"choose another, or remove that jail: jailrun rm {self.name}",
-            ) from None
-        except FileNotFoundError:
-            _make_folders()
-            self.claim()
-        except OSError as error:
-            raise JailError(f"cannot make {self.folder}: {error.strerror}") from error
+            )
 
     def hold(self) -> int:
         """Return the descriptor of who will note this jail's end.
@@ -102,8 +121,10 @@ class Record:
 
     def write(self) -> None:
         """Put the record on disk, whole or not at all."""
-        values = {field: getattr(self, field) for field in _FIELDS}
-        write_file(f"{self.folder}/record.json", dumps(values))
+        write_file(f"{self.folder}/record.json", self._format())
+
+    def _format(self) -> str:
+        return dumps({field: getattr(self, field) for field in _FIELDS})
 
     def write_config(self, config: Config) -> None:
         """Put the config beside the record."""
@@ -120,14 +141,35 @@ class Record:
 
     def remove_folder(self) -> None:
         """Forget the jail: the last step of a release; nothing where it is gone already."""
+        # In one step, so that the name is never taken by half a record.
+        removed = f"{paths.jails_dir()}/.old-{os.getpid()}-{os.urandom(5).hex()}"
         try:
-            for entry in os.listdir(self.folder):
-                _unlink(f"{self.folder}/{entry}")
-            os.rmdir(self.folder)
+            os.rename(self.folder, removed)
         except FileNotFoundError:
             return
         except OSError as error:
             raise JailError(f"cannot remove {self.folder}: {error.strerror}") from error
+        _remove_folder(removed)
+
+
+def _remove_folder(folder: str) -> None:
+    try:
+        for entry in os.listdir(folder):
+            os.unlink(f"{folder}/{entry}")
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return  # `remove_remains` was quicker
+    except OSError as error:
+        raise JailError(f"cannot remove {folder}: {error.strerror}") from error
+
+
+def remove_remains() -> None:
+    """Remove what claims and removals left that were killed in the middle."""
+    for entry in _list_folder():
+        kind, _, rest = entry.partition("-")
+        pid = rest.partition("-")[0]
+        if kind in (".new", ".old") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            _remove_folder(f"{paths.jails_dir()}/{entry}")
 
 
 def _unlink(path: str) -> None:
@@ -139,14 +181,8 @@ def _unlink(path: str) -> None:
 
 def _make_folders() -> None:
     """Make the folder of the records; others may pass through to the roots' meeting place only."""
-    try:
-        os.makedirs(paths.run_dir(), 0o711, exist_ok=True)
-        os.makedirs(paths.jails_dir(), 0o700, exist_ok=True)
-    except OSError as error:
-        raise JailError(
-            f"cannot make {paths.jails_dir()}: {error.strerror}",
-            hint="jailrun is run as root" if os.geteuid() else None,
-        ) from error
+    os.makedirs(paths.run_dir(), 0o711, exist_ok=True)
+    os.makedirs(paths.jails_dir(), 0o700, exist_ok=True)
 
 
 def write_file(path: str, text: str) -> None:
@@ -211,10 +247,16 @@ def is_name(name: str) -> bool:
 
 def list_names() -> list[str]:
     """Return the names of all jails that have a record."""
+    return sorted(name for name in _list_folder() if is_name(name))
+
+
+def _list_folder() -> list[str]:
     try:
-        return sorted(name for name in os.listdir(paths.jails_dir()) if is_name(name))
+        return os.listdir(paths.jails_dir())
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise JailError(f"cannot read {paths.jails_dir()}: {error.strerror}") from error
 
 
 def random_name() -> str:

@@ -14,7 +14,7 @@ from jailrun.cgroups import control
 from jailrun.engine.identity import is_alive
 from jailrun.errors import JailError
 from jailrun.kernel.execute import send_signal
-from jailrun.security.ids import release_range
+from jailrun.security.ids import read_leases, release_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def release(record: Record) -> None:
     """
     steps: list[Callable[[], None]] = [
         lambda: _kill_init(record),
-        lambda: control.end(record.cgroups),
+        lambda: control.end(record.cgroups, record.cgroup_parents),
         lambda: rootfs.release(record.writable),
         lambda: _release_log(record),
         lambda: _release_range(record),
@@ -51,7 +51,7 @@ def release(record: Record) -> None:
 
 def release_running_parts(record: Record) -> None:
     """Give back what only a running jail needs: cgroups; its files and its record stay."""
-    control.end(record.cgroups)
+    control.end(record.cgroups, record.cgroup_parents)
 
 
 def _kill_init(record: Record) -> None:
@@ -82,5 +82,12 @@ def _release_log(record: Record) -> None:
 
 
 def _release_range(record: Record) -> None:
-    if record.first_id:
-        release_range(paths.run_dir(), record.first_id, record.name)
+    first_ids = [record.first_id] if record.first_id else _find_ranges(record.name)
+    for first_id in first_ids:
+        release_range(paths.run_dir(), first_id, record.name)
+
+
+def _find_ranges(name: str) -> list[int]:
+    """Return the ranges that a jail holds whose record was not written after it took one."""
+    leases = read_leases(paths.run_dir())
+    return [first_id for first_id, holder in leases.items() if holder == name]

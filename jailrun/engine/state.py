@@ -39,8 +39,7 @@ def read_status(record: Record) -> str:
 
 
 def _made_or_not(record: Record) -> str:
-    alive = is_alive(record.owner_pid, record.owner_start_time)
-    return CREATING if alive or not record.owner_pid else INCOMPLETE
+    return CREATING if is_alive(record.owner_pid, record.owner_start_time) else INCOMPLETE
 
 
 def is_orphan(record: Record, status: str) -> bool:

@@ -141,12 +141,17 @@ def plan_user(config: Config, program: Program, namespaces: Namespaces) -> None:
 def plan_root_ids(program: Program, namespaces: Namespaces) -> None:
     """Add becoming root of the user namespace, which the child must be to mount."""
     if namespaces.has_own("user") or "user" in namespaces.joined:
-        program.enter("namespaces")
-        words = {"what": "become root of the user namespace"}
-        program.child.setresgid(0, 0, 0, what=words["what"])
-        # Without setgroups in the namespace (deny, as for an unprivileged caller) there are none.
-        program.child.call("setgroups", 0, 0, what=words["what"], allow=(errno.EPERM,))
-        program.child.setresuid(0, 0, 0, what=words["what"])
+        plan_become_root(program)
+
+
+def plan_become_root(program: Program) -> None:
+    """Add becoming root of the user namespace that the child is in."""
+    program.enter("namespaces")
+    what = "become root of the user namespace"
+    program.child.setresgid(0, 0, 0, what=what)
+    # Without setgroups in the namespace (deny, as for an unprivileged caller) there are none.
+    program.child.call("setgroups", 0, 0, what=what, allow=(errno.EPERM,))
+    program.child.setresuid(0, 0, 0, what=what)
 
 
 def plan_names(config: Config, program: Program) -> None:

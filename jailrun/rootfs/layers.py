@@ -38,9 +38,22 @@ def prepare_meeting_place(run_dir: str) -> str:
             # The child walks there with the rights of nobody.
             os.chmod(run_dir, 0o711)  # noqa: S103 - and may list nothing
             os.chmod(path, 0o755)  # noqa: S103 - it is always empty
+            _check_passable(path)
         except OSError as error:
             raise RootfsError(f"cannot make {path}: {error.strerror}") from error
     return path
+
+
+def _check_passable(path: str) -> None:
+    """Refuse a folder that an unknown user cannot walk to."""
+    above = path
+    while above != "/":
+        above = os.path.dirname(above)
+        if not os.stat(above).st_mode & 0o001:
+            raise RootfsError(
+                f"cannot put roots on {path}: {above} cannot be passed by others",
+                hint=f"chmod o+x {above}, or set JAILRUN_RUN to another folder",
+            )
 
 
 def plan_root(config: Config, program: Program, facts: Facts) -> Slot:

@@ -1,6 +1,6 @@
 """Killing a process of ours at each of its steps.
 
-Owns: `count_steps` and `run_killed`.  A step is a call of the process's that can change something
+Owns: `run_killed`.  A step is a call of the process's that can change something
 (a system call through ``os``, or one operation of a program's lane); the process is killed just
 before it, which is just after the one before.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 from jailrun.kernel.execute import load_executor
@@ -84,15 +85,15 @@ def run_killed(
             status = FINISHED
         except BaseException:
             sys.setprofile(None)
-            import traceback
-
-            traceback.print_exc()
+            if who == "parent":
+                traceback.print_exc()
         finally:
             sys.setprofile(None)
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status == -signal.SIGKILL:
         return False
-    # Where a child of it was killed, what it says of that is its own affair.
-    assert status == FINISHED or who == "child", f"it failed by itself: {status}"
+    if status != FINISHED and who == "child":
+        return False  # its child was killed, and it says so
+    assert status == FINISHED, f"it failed by itself: {status}"
     return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from jailrun.engine.state import read_status
 from jailrun.errors import NotFoundError
 from jailrun.kernel.execute import reap
 from tests.faults.steps import run_killed
-from tests.integration.host import reap_orphans
+from tests.integration.host import read_processes, reap_orphans
 from tests.integration.jails import Build, Config, Jails, eventually, new_name
 
 MOST = 2000  # steps; more than any start has
@@ -137,10 +139,8 @@ def test_delete(jails: Jails, config: Build, executor: str, running: bool) -> No
             lifecycle.finish(name, reap(pidfd))
 
     def after(last: int) -> None:
-        try:
+        with contextlib.suppress(NotFoundError):  # it had come far enough
             lifecycle.delete(name, force=True)
-        except NotFoundError:
-            pass  # it had come far enough
         assert list_names() == [], f"killed after {last} steps"
         assert_clean(jails, config, name, last)
 
@@ -152,26 +152,29 @@ def test_detached_start(
     jails: Jails, config: Build, executor: str, who: str, session_data: object
 ) -> None:
     """Whoever dies while a detached jail starts: it runs and is watched, or it is removed."""
-    name = new_name()
-    log = f"{os.environ['JAILRUN_DATA']}/logs/{name}.log"
+    names = [new_name()]
+    logs = f"{os.environ['JAILRUN_DATA']}/logs"
     built = config("sh", "-c", "while :; do :; done")
 
+    def work() -> None:
+        request = Request(names[0], log=f"{logs}/{names[0]}.log", remove=True)
+        launch_detached(built, request)
+
     def after(last: int) -> None:
+        own = Path("/proc/self/comm").read_text().strip()
+
         def settled() -> bool:
-            # The other of the two goes on meanwhile: it comes to its end, or to waiting.
-            lifecycle.recover()
-            return all(read_status(load(one)) != "creating" for one in list_names())
+            # The other of the two goes on: until its end, or until it is the monitor.
+            reap_orphans()
+            return not any(process.endswith(f" {own}") for process in read_processes())
 
         eventually(settled, "whoever is left is done")
+        lifecycle.recover()
         for one in list_names():
             assert read_status(load(one)) in ("running", "stopped"), f"killed after {last} steps"
             lifecycle.delete(one, force=True)
         eventually(lambda: not list_names(), "its monitor has seen its end")
-        assert_clean(jails, config, name, last)
+        assert_clean(jails, config, names[0], last)
+        names[0] = new_name()
 
-    kill_at_each_step(
-        lambda: launch_detached(built, Request(name, log=log, remove=True)),
-        after,
-        who=who,
-        stride=3 if who == "child" else 1,
-    )
+    kill_at_each_step(work, after, who=who, stride=3 if who == "child" else 1)

@@ -205,8 +205,8 @@ def test_pause_update_stats_and_stop() -> None:
         assert jail.events()["oom_kill"] == 0
         with pytest.raises(jailrun.JailError, match="more than this host has"):
             jail.update(cpus=9999)
-        script = "trap 'echo term; exit 5' TERM; echo up; sleep 1000 & wait"
-        polite = jail.start(["sh", "-c", script], stdout=jailrun.PIPE)
+        script = "trap 'echo term; exit 5' TERM; echo up; read x"
+        polite = jail.start(["sh", "-c", script], stdin=jailrun.PIPE, stdout=jailrun.PIPE)
         assert polite.stdout is not None
         polite.stdout.readline()
         jail.signal(signal.SIGCONT)

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 import jailrun
+from jailrun.engine.identity import read_stat
 from jailrun.engine.record import list_names
+from tests.integration.host import reap_orphans
 from tests.integration.jails import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +48,8 @@ def owner() -> Any:
     yield start
     for child in started:
         child.kill()
-        child.communicate()
+        with child:
+            pass  # closes its pipes, and waits
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
@@ -148,7 +151,13 @@ def test_caller_of_200_megabytes() -> None:
 
 # --- ends of the caller ---------------------------------------------------------------------------
 def wait_gone(pid: int) -> None:
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), f"the end of {pid}")
+    """Wait for the end of a process of another's, which this one inherits; see `adopt_orphans`."""
+
+    def is_gone() -> bool:
+        reap_orphans()
+        return read_stat(pid)[0] in ("", "X", "Z")
+
+    eventually(is_gone, f"the end of {pid}")
 
 
 def test_owner_that_is_killed_leaves_nothing(executor: str, owner: Any) -> None:
@@ -162,8 +171,8 @@ def test_owner_that_is_killed_leaves_nothing(executor: str, owner: Any) -> None:
     assert list_names() == [name]
     child.kill()
     child.wait()
-    assert jailrun.recover() == [name]
     wait_gone(int(pid))
+    assert jailrun.recover() == [name]
     child.stdin.close()
 
 

@@ -109,6 +109,14 @@ def test_what_the_user_says_beats_what_is_found(
     assert (variables["HOME"], variables["HOSTNAME"], made.config["hostname"]) == ("/x", "y", "z")
 
 
+@pytest.mark.parametrize("uts", ["host", "/proc/1/ns/uts"])
+def test_host_is_not_renamed(root: Path, use_image: Callable[..., Image], uts: str) -> None:
+    use_image(root)
+    config = assemble("box", ["true"], uts=uts, name="one").config
+    assert "hostname" not in config
+    assert environment(config["process"])["HOSTNAME"] == os.uname().nodename
+
+
 def test_terminal_has_a_type(root: Path, use_image: Callable[..., Image]) -> None:
     use_image(root)
     assert environment(assemble("box", ["sh"], tty=True).config["process"])["TERM"] == "xterm"

@@ -26,7 +26,12 @@ SECONDS = 60.0  # a deadline, never a measure
 Done = subprocess.CompletedProcess[str]
 
 
-def jailrun(*words: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
+def jailrun(
+    *words: str,
+    stdin: str | None = None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Done:
     """Run a command line to its end; without ``stdin`` it has none to read."""
     done = subprocess.run(
         [PROGRAM, *words],
@@ -35,6 +40,7 @@ def jailrun(*words: str, stdin: str | None = None, env: dict[str, str] | None = 
         capture_output=True,
         timeout=SECONDS,
         check=False,
+        cwd=cwd,
         env={**os.environ, **(env or {})},
     )
     # Not as text: that would hide a carriage return.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 
 import pytest
 
 from jailrun.engine import lifecycle
-from jailrun.engine.record import load
+from jailrun.engine.record import list_names, load
+from jailrun.errors import NotFoundError
 from tests.integration.cli.command import assert_refused, jailrun, output_of
 from tests.integration.cli.conftest import Start
+from tests.integration.host import reap_orphans
 from tests.integration.jails import eventually
 
 OPTIONS = (
@@ -24,13 +27,28 @@ def jail(name: str, no_jails_stay: None) -> Iterator[str]:
     """Return the name of a jail that runs."""
     output_of("run", "-d", "--rm", "--name", name, *OPTIONS, "busybox", "sleep", "1000")
     yield name
-    lifecycle.delete(name, force=True)
+    with contextlib.suppress(NotFoundError):  # it has ended
+        lifecycle.delete(name, force=True)
 
 
 def inside(jail: str, *words: str) -> str:
     """Return what a script prints that runs in the jail."""
     *options, script = words
     return output_of("exec", *options, jail, "sh", "-c", script)
+
+
+def end(jail: str) -> None:
+    """End a jail in which a process runs that this one has adopted, as PID 1 would.
+
+    The init of a pid namespace does not end before all in it have been reaped.
+    """
+
+    def is_removed() -> bool:
+        reap_orphans()
+        return not list_names()
+
+    lifecycle.signal(jail, signal.SIGKILL)
+    eventually(is_removed, "the jail is removed")
 
 
 def test_it_has_what_the_jail_has(jail: str) -> None:
@@ -116,11 +134,13 @@ def test_jailrun_is_killed(jail: str, start: Start) -> None:
     command.process.kill()
     command.end()
     eventually(lambda: "1234" not in inside(jail, "ps -o args"), "the process is gone")
+    end(jail)
 
 
 def test_detached(jail: str) -> None:
     assert output_of("exec", "-d", jail, "sh", "-c", "echo lost; exec sleep 4321") == ""
     eventually(lambda: "4321" in inside(jail, "ps -o args"), "the process runs")
+    end(jail)
 
 
 @pytest.mark.parametrize(

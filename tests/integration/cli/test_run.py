@@ -48,9 +48,11 @@ class TestStreams:
     def test_no_other_descriptor(self) -> None:
         reader, writer = os.pipe()
         os.set_inheritable(reader, True)
-        done = jailrun("run", "--rm", "busybox", "sh", "-c", "echo /proc/self/fd/*")
-        os.close(reader)
-        os.close(writer)
+        try:
+            done = jailrun("run", "--rm", "busybox", "sh", "-c", "echo /proc/self/fd/*")
+        finally:
+            os.close(reader)
+            os.close(writer)
         assert done.stdout.split() == [f"/proc/self/fd/{fd}" for fd in (0, 1, 2, 3)]  # 3: the glob
 
     def test_closed_streams(self) -> None:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jailrun.cli.terminal import Guard, Modes, find_terminal, plan_raw, read_size, require_terminal
+from jailrun.cli.modes import Modes
+from jailrun.cli.terminal import Guard, find_terminal, plan_raw, read_size, require_terminal
 from jailrun.errors import JailError
 
 
