@@ -40,7 +40,7 @@ class Ground:
 
     def __init__(self) -> None:
         image = resolve(IMAGE)
-        self.folder = Path(tempfile.mkdtemp(prefix="jailrun-bench-", dir="/var/tmp"))  # noqa: S108
+        self.folder = Path(tempfile.mkdtemp(prefix="jailrun-bench-", dir="/var/tmp"))
         self.name = self.folder.name
         self.root = self.folder / "rootfs"
         self.profile = default_profile(CAPABILITIES)

@@ -89,8 +89,9 @@ def idle_jails(ground: Ground, count: int) -> Iterator[list[int]]:
         for number in range(count):
             name = f"{ground.name}-{number}"
             words = [PROGRAM, "run", "--detach", "--name", name, *OPTIONS, IMAGE, *IDLE]
-            names.append(name)
             run_program(words, errors)
+            names.append(name)
         yield [load(name).pid for name in names]
     finally:
-        run_program([PROGRAM, "rm", "--force", *names], errors)
+        if names:
+            run_program([PROGRAM, "rm", "--force", *names], errors)

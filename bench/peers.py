@@ -90,12 +90,13 @@ class Podman:
 
     def __init__(self, ground: Ground) -> None:
         find_peer("runc")
-        store = Path(tempfile.mkdtemp(prefix="podman-", dir=ground.folder))
+        # A short name: podman takes 50 characters at most.
+        store = Path(tempfile.mkdtemp(prefix="p-", dir=ground.folder))
         self.ground = ground
         self.errors = store.with_suffix(".err")
         self.words = [
             *(find_peer("podman"), "--root", f"{store}/root", "--runroot", f"{store}/run"),
-            *("--tmpdir", f"{store}/tmp", "--storage-driver", "vfs"),
+            *("--tmpdir", f"{store}/state", "--storage-driver", "vfs"),
             *("--cgroup-manager", "cgroupfs", "--runtime", "runc"),
         ]
         self.options = [

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Contestant = Callable[[], AbstractContextManager["Sample"]]
 
 
+HIGHEST_FD = 1024  # far above what the bench opens
+
+
 class BenchError(Exception):
     """A contestant that cannot take part, or did not do what it was to do."""
 
@@ -63,8 +66,10 @@ class Worker:
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._to_child)
-            os.close(self._from_child)
+            # Also those of other workers, which would never see the end of their requests.
+            os.closerange(3, min(from_parent, to_parent))
+            os.closerange(min(from_parent, to_parent) + 1, max(from_parent, to_parent))
+            os.closerange(max(from_parent, to_parent) + 1, HIGHEST_FD)
             _work(contestant, from_parent, to_parent)
         os.close(from_parent)
         os.close(to_parent)

@@ -313,7 +313,7 @@ def _remove_parents(cgroups: Mapping[str, str], made_above: Iterable[str]) -> No
 
     Under the lock that every start shares, so that none loses its parent while it is made.
     """
-    root = lock_path(cgroups) if cgroups else ""
+    root = lock_path(cgroups, read_hierarchies()) if cgroups else ""
     if not root:
         return
     try:

@@ -31,14 +31,27 @@ def read_mounts() -> set[str]:
 
 
 def read_cgroups() -> set[str]:
-    """Return all cgroups below ours, on every hierarchy."""
+    """Return the cgroups below ours on every hierarchy, but for those that others run jails in."""
+    own = {process.partition(" ")[0] for process in read_processes()}
     found = set()
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         if right.startswith("cgroup"):
             top = Path(left.split(" ")[4]) / "jailrun"
-            found |= {folder for folder, _folders, _files in os.walk(top)}
+            found |= {
+                folder
+                for folder, _folders, _files in os.walk(top)
+                if not (pids := read_pids(folder)) or pids & own
+            }
     return found
+
+
+def read_pids(cgroup: str) -> set[str]:
+    """Return the processes of a cgroup."""
+    try:
+        return set(Path(cgroup, "cgroup.procs").read_text().split())
+    except OSError:
+        return set()  # it is gone
 
 
 def read_links() -> set[str]:

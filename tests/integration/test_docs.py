@@ -11,15 +11,20 @@ alone.  The width of a gap does not count: columns are as wide as what is in the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from jailrun.engine import lifecycle
+from jailrun.engine.record import list_names
+from jailrun.errors import JailError
 from tests.integration.cli.command import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +34,15 @@ BLOCK = re.compile(r"^```console( terminal)?\n(.*?)^```$", re.DOTALL | re.MULTIL
 PROMPT = "/ # "
 MARK = "status of the command above:"
 SECONDS = 50
+
+
+@pytest.fixture(autouse=True)
+def no_jails_stay(leaves_host_as_it_was: None) -> Iterator[None]:
+    """Remove the jails that a page which failed half-way has left."""
+    yield
+    for left in list_names():
+        with contextlib.suppress(JailError):
+            lifecycle.delete(left, force=True)
 
 
 @dataclass
@@ -100,7 +114,6 @@ def assert_shown(path: Path, step: Step, command: str, shown: list[str], printed
         pytest.fail(f"{where}: {command}\n--- shown\n{wanted}\n--- printed\n{printed}", False)
 
 
-@pytest.mark.usefixtures("no_jails_stay")
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_commands_print_what_is_shown(path: Path, tmp_path: Path) -> None:
     steps = [step for step in read_steps(path) if not step.in_terminal]
@@ -111,7 +124,6 @@ def test_commands_print_what_is_shown(path: Path, tmp_path: Path) -> None:
         assert_shown(path, step, step.command, step.output, text)
 
 
-@pytest.mark.usefixtures("no_jails_stay")
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_sessions_in_a_terminal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,27 @@ def note(folder: Path, moment: str) -> Config:
     return hook(f"cat >{file}.json; readlink /proc/self/ns/mnt /proc/self/ns/net >{file}.ns")
 
 
-def test_every_moment(jails: Jails, config: Build, tmp_path: Path) -> None:
+@pytest.fixture
+def notes(session_run: Path, tmp_path: Path) -> Iterator[Path]:
+    """Return a folder in which any user of the jail's can write."""
+    folder = session_run / f"notes-{tmp_path.name}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_every_moment(jails: Jails, config: Build, notes: Path) -> None:
     """Each runs once, in order, with the right state, where the specification says."""
-    order = tmp_path / "order"
+    order = notes / "order"
+    order.touch()
+    order.chmod(0o666)
     host = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
-    hooks = {moment: [note(tmp_path, moment), hook(f"echo {moment} >>{order}")] for moment in host}
+    hooks = {moment: [note(notes, moment), hook(f"echo {moment} >>{order}")] for moment in host}
     hooks["startContainer"] = [hook("cat >/state; readlink /proc/self/ns/mnt >/ns; echo in >>/log")]
     running = jails.start(
         config("sh", "-c", "cat /state; echo; cat /ns /log; cat", hooks=hooks),
-        labels={"a": "b"}, bundle=str(tmp_path), remove=False,
+        labels={"a": "b"}, bundle=str(notes), remove=False,
     )  # fmt: skip
     mount_namespace = str(Path(f"/proc/{running.pid}/ns/mnt").readlink())
     net_namespace = str(Path(f"/proc/{running.pid}/ns/net").readlink())
@@ -46,18 +60,18 @@ def test_every_moment(jails: Jails, config: Build, tmp_path: Path) -> None:
     inside = json.loads(ended.lines[0])
     assert inside["status"] == "created"
     assert ended.lines[1] == mount_namespace
-    statuses = {moment: json.loads((tmp_path / f"{moment}.json").read_text()) for moment in host}
+    statuses = {moment: json.loads((notes / f"{moment}.json").read_text()) for moment in host}
     for moment, state in statuses.items():
         assert state["id"] == running.name
         assert state["ociVersion"].startswith("1.")
-        assert state["bundle"] == str(tmp_path)
+        assert state["bundle"] == str(notes)
         assert state["annotations"] == {"a": "b"}
         assert ("pid" in state) == (moment != "poststop")
     assert {state.get("pid", pid) for state in statuses.values()} == {pid}
     assert statuses["prestart"]["status"] == statuses["createRuntime"]["status"] == "creating"
     assert statuses["poststart"]["status"] == "running"
     assert statuses["poststop"]["status"] == "stopped"
-    namespaces = {moment: (tmp_path / f"{moment}.ns").read_text().split() for moment in host}
+    namespaces = {moment: (notes / f"{moment}.ns").read_text().split() for moment in host}
     ours = [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("mnt", "net")]
     assert namespaces["createContainer"] == [mount_namespace, net_namespace]
     for moment in set(host) - {"createContainer"}:

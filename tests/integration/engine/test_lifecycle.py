@@ -19,9 +19,8 @@ from tests.integration.jails import Build, Jails, Running, eventually, new_name
 
 @pytest.fixture
 def jail(jails: Jails, config: Build) -> Running:
-    """Return a jail that says when it gets SIGUSR1 and ends with its input."""
-    traps = "trap 'echo usr1' USR1; trap 'exit 5' TERM"
-    command = f"{traps}; echo ready; while read line; do echo $line; done"
+    """Return a jail that says what it is told, and ends with its input."""
+    command = "echo ready; while read line; do echo $line; done; exit 5"
     return jails.begin(config("sh", "-c", command), remove=False)
 
 
@@ -50,13 +49,14 @@ def test_states(jails: Jails, jail: Running) -> None:
     assert list_names() == []
 
 
-def test_signal(jail: Running) -> None:
-    """A signal reaches the init, one that is not there is an error."""
+def test_signal(jails: Jails, config: Build) -> None:
+    """A signal reaches the init, one that has ended is an error."""
+    traps = "trap 'echo usr1' USR1; trap 'exit 5' TERM"
+    command = f"{traps}; echo ready; while :; do :; done"
+    jail = jails.begin(config("sh", "-c", command), remove=False)
     lifecycle.signal(jail.name, 10)
-    jail.write("x\n")
     assert jail.read_line() == "usr1"
     lifecycle.signal(jail.name, 15)
-    jail.write("x\n")
     assert jail.wait().status == 5
     with pytest.raises(ConflictError, match="stopped"):
         lifecycle.signal(jail.name, 15)
@@ -196,8 +196,6 @@ def test_wait(jails: Jails, jail: Running) -> None:
             status = lifecycle.wait(jail.name)
         finally:
             os._exit(status)
-    lifecycle.signal(jail.name, 15)
-    jail.write("x\n")
     assert jail.wait().status == 5
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
     assert lifecycle.wait(jail.name) == 5

@@ -50,7 +50,8 @@ def test_layout_is_that_of_the_source(tmp_path: Path) -> None:
     """Sizes and offsets as the C compiler has them."""
     source = read_source()
     fields = {
-        "header": "length operation_count slot_count operations slots stacks stack_bytes report_slot",
+        "header": "length operation_count slot_count operations slots stacks stack_bytes "
+        "report_slot",
         "operation": "number result needs slot_mask pointer_mask flags allow args",
     }
     structs = [re.search(rf"struct {name} {{.*?}};", source, re.S) for name in fields]
