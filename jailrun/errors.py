@@ -25,6 +25,20 @@ class JailError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Say how to be copied into another process, as pools of processes do."""
+        return restore, (type(self), self.args, self.__dict__)
+
+
+def restore(
+    kind: type[JailError], args: tuple[object, ...], values: dict[str, object]
+) -> JailError:
+    """Return the error that `JailError.__reduce__` has taken apart."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(values)
+    return error
+
 
 class SpecError(JailError):
     """A configuration is not valid; ``path`` is the JSON path of the value at fault."""

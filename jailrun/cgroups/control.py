@@ -17,7 +17,7 @@ import time
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from jailrun.cgroups.errors import refusal
-from jailrun.cgroups.hierarchy import PARENT, UNIFIED, read_text
+from jailrun.cgroups.hierarchy import PARENT, UNIFIED, read_hierarchies, read_text
 from jailrun.cgroups.plan import ENABLED, lock_path
 from jailrun.errors import CgroupError, NotFoundError, UnsupportedError
 

@@ -19,7 +19,7 @@ from jailrun.engine import payload
 from jailrun.engine.launch import DEADLINE_SECONDS
 from jailrun.engine.lifecycle import open_init
 from jailrun.engine.prepare import can_raise_limits, owned_ids
-from jailrun.engine.record import load
+from jailrun.engine.record import Lock
 from jailrun.engine.state import PAUSED, RUNNING, read_status
 from jailrun.engine.translate import translate
 from jailrun.errors import ConflictError
@@ -73,8 +73,8 @@ def _enter(
     attached: bool,
     ignore_paused: bool,
 ) -> Execution:
-    record = load(name)
-    status = read_status(record)
+    with Lock(name) as record:  # it waits for the end of a start
+        status = read_status(record)
     if status != RUNNING and not (status == PAUSED and ignore_paused):
         hint = f"resume it first: jailrun resume {name}" if status == PAUSED else None
         raise ConflictError(f"cannot execute in jail {name}: it is {status}", hint=hint)

@@ -170,6 +170,7 @@ def _launch(config: Config, request: Request) -> Execution:
         if request.log:
             request.open_log(terminal=request.console_fd is not None)
         record.write_config(config)
+        rootfs.prepare_meeting_place(paths.run_dir())
         plan = make_plan(config, record, request, hierarchies, cgroup_facts)
         return _execute(plan, request)
     except OSError as error:
@@ -179,6 +180,8 @@ def _launch(config: Config, request: Request) -> Execution:
     except BaseException:
         release(record)
         raise
+    finally:
+        record.unlock()
 
 
 def explain(config: object, request: Request) -> list[str]:
@@ -243,7 +246,7 @@ def make_plan(
     facts = rootfs.Facts(
         own=own,
         joined=set(namespaces.joined),
-        meeting_place=rootfs.prepare_meeting_place(paths.run_dir()),
+        meeting_place=rootfs.meeting_place(paths.run_dir()),
         bundle=record.bundle,
         writable=record.writable,
         cgroups=record.cgroups,
@@ -351,6 +354,7 @@ def _execute(plan: Plan, request: Request) -> Execution:
         execution.wait(DEADLINE_SECONDS)
         record.started = time.time()
         record.write()
+        record.unlock()
         run_hooks(hooks, "poststart", record)
     except OSError as error:
         execution.abandon()

@@ -22,7 +22,6 @@ from jailrun.engine.release import release, release_running_parts
 from jailrun.engine.state import (
     ALIVE,
     CREATED,
-    CREATING,
     PAUSED,
     RUNNING,
     STOPPED,
@@ -125,8 +124,8 @@ def _require(record: Record, states: tuple[str, ...], verb: str) -> str:
 
 def signal(name: str, number: int, *, everyone: bool = False) -> None:
     """Send a signal to a jail's init, or to ``everyone`` in it; raise where it has ended."""
-    record = load(name)
-    _require(record, ALIVE, "signal")
+    with Lock(name) as record:  # it waits for the end of a start
+        _require(record, ALIVE, "signal")
     if everyone:
         _signal_all(record, number)
         return
@@ -202,23 +201,27 @@ def finish(name: str, status: int | None, *, alive_fd: int = -1) -> list[str]:
     ``alive_fd`` is what `Record.hold` gave; it is closed here.  Returns warnings: what the poststop
     hooks failed with.
     """
-    with Lock(name) as record:
-        hooks = record.read_hooks()
-        record.finished = time.time()
-        record.status = UNKNOWN if status is None else status
-        if not record.remove:
-            # Before the cgroups go: what tells why a jail ended, once it has.
-            record.events = _read_events(record)
-            release_running_parts(record)
-        if not record.remove:
-            record.write()
+    try:
+        with Lock(name) as record:
+            hooks = record.read_hooks()
+            record.finished = time.time()
+            record.status = UNKNOWN if status is None else status
+            if record.remove:
+                if alive_fd >= 0:
+                    # Who waits has this file open, and reads the status there when it is gone.
+                    os.pwrite(alive_fd, str(record.status).encode(), 0)
+                release(record)
+            else:
+                # Before the cgroups go: what tells why a jail ended, once it has.
+                record.events = _read_events(record)
+                release_running_parts(record)
+                record.write()
+                if alive_fd >= 0:
+                    os.pwrite(alive_fd, str(record.status).encode(), 0)
+            return run_poststop(hooks, record)
+    finally:
         if alive_fd >= 0:
-            # Who waits has this file open, and reads the status from it, also when it is removed.
-            os.pwrite(alive_fd, str(record.status).encode(), 0)
             os.close(alive_fd)
-        if record.remove:
-            release(record)
-        return run_poststop(hooks, record)
 
 
 def _read_events(record: Record) -> dict[str, int]:
@@ -240,8 +243,6 @@ def delete(name: str, *, force: bool = False) -> list[str]:
                 f"cannot remove jail {name}: it is {status}",
                 hint=f"stop it first: jailrun stop {name}, or: jailrun rm --force {name}",
             )
-        if status == CREATING and not force:
-            raise ConflictError(f"cannot remove jail {name}: it is being created")
         hooks = record.read_hooks()
         release(record)
         if record.status is None and record.started:

@@ -58,7 +58,7 @@ class Streams:
 
     def _aside(self, fd: int, place: int = -1) -> int:
         """Return a copy that is in no place that is filled, unless ``fd`` is in its own."""
-        if fd == place or fd >= CLEAR:
+        if fd >= CLEAR or (fd == place and os.get_inheritable(fd)):
             return fd
         copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, CLEAR)
         self.opened.append(copy)

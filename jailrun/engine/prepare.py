@@ -5,7 +5,10 @@ Owns: the checks that need the host.  Out of scope: the checks of form (`jailrun
 
 from __future__ import annotations
 
+import os
+
 from jailrun.errors import JailError, SpecError, UnsupportedError
+from jailrun.namespaces import PROC_NAMES
 from jailrun.security.capabilities import CAP_SYS_RESOURCE
 from jailrun.security.ids import check_mapped, host_id
 from jailrun.security.limits import check_rlimits, read_host_limits
@@ -42,6 +45,7 @@ def complete(config: object) -> Config:
         )
     if not own.get("root"):
         raise SpecError("root", "is missing", hint="name the root file system: root.path")
+    _check_host_namespaces(own)
     process = own.get("process")
     if process is not None and not process.get("args"):
         raise SpecError("process.args", "is empty", hint="name the program to run")
@@ -51,6 +55,33 @@ def complete(config: object) -> Config:
     if process is not None and "user" in kinds:
         check_mapped(process, own["linux"])
     return own
+
+
+SETTINGS = {"uts": ("hostname", "domainname"), "network": ("net.",), "ipc": ("kernel.", "fs.")}
+
+
+def _check_host_namespaces(config: Config) -> None:
+    """Refuse what would change the host: a namespace given by path may be the host's own."""
+    sysctls = config["linux"].get("sysctl", {})
+    for namespace in config["linux"].get("namespaces", []):
+        kind, path = namespace["type"], namespace.get("path")
+        if not path or kind not in SETTINGS or not _is_own(path, kind):
+            continue
+        names = [key for key in ("hostname", "domainname") if kind == "uts" and config.get(key)]
+        names += [key for key in sysctls if key.startswith(SETTINGS[kind])]
+        if names:
+            raise UnsupportedError(
+                f"{names[0]} would be set for the host: {path} is the host's own {kind} namespace",
+                hint=f"leave {names[0]} out, or give the jail a {kind} namespace of its own",
+            )
+
+
+def _is_own(path: str, kind: str) -> bool:
+    try:
+        there, here = os.stat(path), os.stat(f"/proc/self/ns/{PROC_NAMES[kind]}")
+    except OSError:
+        return False  # joining it fails, and says why
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
 
 def _check_devices(config: Config, *, in_user_namespace: bool) -> None:

@@ -39,10 +39,11 @@ class Record:
     ``cgroup_parents`` those above them that were not there before.
     """
 
-    __slots__ = _FIELDS
+    __slots__ = (*_FIELDS, "lock_fd")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.lock_fd = -1
         self.bundle = ""
         self.pid = 0
         self.start_time = 0
@@ -70,9 +71,10 @@ class Record:
         return f"{paths.jails_dir()}/{self.name}"
 
     def claim(self) -> None:
-        """Take the name, with the record on disk from the first moment on.
+        """Take the name, with the record on disk and locked from the first moment on.
 
-        Raises ConflictError where the name is taken.
+        Who wants to change the jail waits until `unlock`.  Raises ConflictError where the name is
+        taken.
         """
         temporary = f"{paths.jails_dir()}/.new-{os.getpid()}-{os.urandom(5).hex()}"
         try:
@@ -83,8 +85,11 @@ class Record:
                 os.mkdir(temporary, 0o700)
             with open(f"{temporary}/record.json", "x") as file:
                 file.write(self._format())
+            self.lock_fd = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
             os.rename(temporary, self.folder)
         except OSError as error:
+            self.unlock()
             _remove_folder(temporary)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 self.refuse_taken()
@@ -92,6 +97,12 @@ class Record:
                 f"cannot make {self.folder}: {error.strerror}",
                 hint="jailrun is run as root" if os.geteuid() else None,
             ) from error
+
+    def unlock(self) -> None:
+        """Let others change the jail."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
 
     def refuse_taken(self) -> None:
         """Raise ConflictError where there is a jail of this name."""

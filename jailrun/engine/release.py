@@ -66,6 +66,8 @@ def _kill_init(record: Record) -> None:
         # Between the look and the pidfd the pid may have got another process.
         if is_alive(record.pid, record.start_time):
             send_signal(pidfd, 9)
+            if control.is_frozen(record.cgroups):
+                control.thaw(record.cgroups)  # on v1 it would not die before
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             poll.poll(10_000)

@@ -33,6 +33,10 @@ _RT_SIGACTION, _RT_SIGPROCMASK = (13, 14) if c.MACHINE == "x86_64" else (134, 13
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = [ctypes.c_long] + [ctypes.c_int64] * 6
+# The caller's may block, as flock does: another thread of ours may be the one to end that.
+_unlocked = ctypes.CDLL(None, use_errno=True)
+_unlocked.syscall.restype = ctypes.c_long
+_unlocked.syscall.argtypes = [ctypes.c_long] + [ctypes.c_int64] * 6
 
 
 def address(buffer: bytearray) -> int:
@@ -43,6 +47,12 @@ def address(buffer: bytearray) -> int:
 def syscall(number: int, *args: int) -> int:
     """Make one raw system call; return its result, or minus errno."""
     result: int = _libc.syscall(number, *args, *(0,) * (6 - len(args)))
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def _waiting_syscall(number: int, *args: int) -> int:
+    """Make one raw system call while other threads go on."""
+    result: int = _unlocked.syscall(number, *args, *(0,) * (6 - len(args)))
     return result if result >= 0 else -ctypes.get_errno()
 
 
@@ -169,9 +179,10 @@ class _Run:
     def _perform(self, at: int, number: int, flags: int, args: list[int]) -> int:
         if number < 0:
             return self.pseudo[number](at, args)
+        call = syscall if self.in_child else _waiting_syscall
         value = -errno.EINTR
         while value == -errno.EINTR:
-            value = syscall(number, *args)
+            value = call(number, *args)
         return -errno.EPIPE if value >= 0 and flags & EXACT and value != args[2] else value
 
     def _report(self, kind: int, at: int, value: int) -> None:

@@ -18,9 +18,9 @@
 #include <stdint.h>
 #include <asm/unistd.h>
 
-enum { EACCES_ = 13, EINTR_ = 4, ENOENT_ = 2, ENOTDIR_ = 20, EIO_ = 5 };
+enum { EACCES_ = 13, EINTR_ = 4, ENOENT_ = 2, ENOTDIR_ = 20 };
 enum { SIGHUP_ = 1, SIGINT_ = 2, SIGKILL_ = 9, SIGTERM_ = 15, SIGCHLD_ = 17, SIGTTIN_ = 21, SIGTTOU_ = 22 };
-enum { SIG_SETMASK_ = 2, TIOCSPGRP_ = 0x5410 };
+enum { SIG_SETMASK_ = 2, TIOCSPGRP_ = 0x5410, TIOCGPTPEER_ = 0x5441, POLLIN_ = 1 };
 
 #if defined(__x86_64__)
 static long call6(long number, long a, long b, long c, long d, long e, long f)
@@ -243,14 +243,37 @@ static void write_all(int fd, const char *data, long count)
     }
 }
 
-/* Copies the terminal until the jail's last process has closed it. */
-static void copy_terminal(int master, int log)
+struct pollfd {
+    int fd;
+    short events, revents;
+};
+
+/* Copies the terminal until the jail has ended.  Its other end is held open here, so that a payload
+ * may close it and open it again; what is left is read once nobody writes any more. */
+static void copy_terminal(int pid, int master, int log)
 {
     char data[4096];
     long count;
-    while ((count = CALL3(__NR_read, master, data, sizeof data)) > 0 || count == -EINTR_)
-        if (count > 0)
-            write_all(log, data, count);
+    int ended = 0;
+    int pidfd = (int)CALL2(__NR_pidfd_open, pid, 0);
+    int peer = (int)CALL3(__NR_ioctl, master, TIOCGPTPEER_, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (pidfd < 0)
+        return;
+    while (!ended) {
+        struct pollfd waiting[2] = {{master, POLLIN_, 0}, {pidfd, POLLIN_, 0}};
+        if (call6(__NR_ppoll, (long)waiting, 2, 0, 0, 0, 0) < 0)
+            continue;
+        ended = waiting[1].revents != 0;
+        if (ended && peer >= 0)
+            CALL1(__NR_close, peer); /* from here on an empty terminal is an error, not a wait */
+        if (waiting[0].revents || ended)
+            do {
+                count = CALL3(__NR_read, master, data, sizeof data);
+                if (count > 0)
+                    write_all(log, data, count);
+            } while (ended && (count > 0 || count == -EINTR_));
+    }
+    CALL1(__NR_close, pidfd);
 }
 
 static void write_status(const char *path, int status)
@@ -278,7 +301,7 @@ static int run_monitor(char **argv, char **envp)
     if (length(argv[1]) > 4090)
         return 125;
     if (master >= 0)
-        copy_terminal(master, log);
+        copy_terminal(pid, master, log);
     while (call6(__NR_waitid, P_PID, pid, (long)&info, WEXITED, 0, 0) == -EINTR_)
         ;
     write_status(argv[1], info.pid == pid ? status_of(info.code, info.status) : 255);

@@ -26,13 +26,14 @@ from __future__ import annotations
 
 from jailrun.rootfs.devices import plan_console, plan_devices, plan_terminal
 from jailrun.rootfs.facts import Facts, read_facts
-from jailrun.rootfs.layers import plan_root, prepare_meeting_place, release
+from jailrun.rootfs.layers import meeting_place, plan_root, prepare_meeting_place, release
 from jailrun.rootfs.masks import plan_masks, plan_pivot, plan_seal
 from jailrun.rootfs.mounts import plan_mounts
 from jailrun.rootfs.views import plan_views
 
 __all__ = [
     "Facts",
+    "meeting_place",
     "plan_console",
     "plan_devices",
     "plan_masks",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jailrun.kernel.lane import Lane
     from jailrun.kernel.program import Program, Slot
     from jailrun.rootfs.facts import Facts
-    from jailrun.spec.model import Config, Device
+    from jailrun.spec.model import Config, Device, IDMapping
 
 # config-linux.md, "Default Devices" and "/dev symbolic links"
 DEFAULT_DEVICES = (
@@ -75,7 +75,7 @@ def plan_devices(config: Config, program: Program, root: Slot, facts: Facts) -> 
                 allow=(errno.EEXIST, errno.EROFS),
             )
     for device in config.get("linux", {}).get("devices", []):
-        _plan_device(child, root, device, facts)
+        _plan_device(program, root, device, config, facts)
 
 
 def _shows_other_dev(config: Config) -> bool:
@@ -121,32 +121,64 @@ def _plan_default_node(child: Lane, dev: Slot, name: str, number: int, facts: Fa
     child.move_mount(node, dev, name, what="make the device", object=path)
 
 
-def _plan_device(child: Lane, root: Slot, device: Device, facts: Facts) -> None:
+def _plan_device(
+    program: Program, root: Slot, device: Device, config: Config, facts: Facts
+) -> None:
     """Add one device of the config."""
-    path = device["path"]
-    mode = device.get("fileMode", 0o666) & 0o7777
+    child, path = program.child, device["path"]
     kind = KINDS[device["type"]]
+    mode = kind | device.get("fileMode", 0o666) & 0o7777
+    number = os.makedev(device.get("major", 0), device.get("minor", 0))
+    what = "make the device"
     if facts.in_user_namespace and kind != stat.S_IFIFO:
-        # The engine has checked that the host's node of that path is this device.
-        node = child.open_tree(
-            c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what="take the host's device",
-            object=path, hint="in a user namespace a device must exist on the host under its path",
-        )  # fmt: skip
         target = plan_target(child, root, path, directory=False)
-        child.move_mount(node, target, what="make the device", object=path)
+        # The engine has checked that the host's node of that path is this device.
+        node = child.open_tree(c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what=what, object=path)
+        child.move_mount(node, target, what=what, object=path)
+        _plan_own_node(program, target, device, mode, number, config)
         return
     names = split_path(path)
     folder = plan_target(child, root, "/".join(names[:-1]), directory=True)
-    child.unlinkat(
-        folder, names[-1], what="replace", object=path, allow=(errno.ENOENT, errno.EROFS)
+    gone = (errno.ENOENT, errno.EROFS)
+    child.unlinkat(folder, names[-1], what="replace", object=path, allow=gone)
+    child.mknodat(folder, names[-1], mode, number, what=what, object=path)
+    child.fchmodat(folder, names[-1], mode & 0o7777, what=what, object=path)
+    owner = device.get("uid", 0), device.get("gid", 0)
+    child.fchownat(folder, names[-1], *owner, c.AT_SYMLINK_NOFOLLOW, what=what, object=path)
+
+
+def _plan_own_node(
+    program: Program, target: Slot, device: Device, mode: int, number: int, config: Config
+) -> None:
+    """Add covering the host's node with one that has the owner and mode that the config says.
+
+    The caller makes it, on a file system that is mounted nowhere.  Before Linux 6.15 such a mount
+    cannot be copied: there the host's node stays, with the host's owner and mode.
+    """
+    before, path, what = program.before, device["path"], "make the device"
+    fs = before.fsopen("tmpfs", what=what, object=path)
+    before.fsconfig_create(fs, what=what, object=path)
+    folder = before.fsmount(fs, what=what, object=path)
+    before.close(fs)
+    before.mknodat(folder, "node", mode, number, what=what, object=path)
+    before.fchmodat(folder, "node", mode & 0o7777, what=what, object=path)
+    linux = config["linux"]
+    uid = _host_id(linux.get("uidMappings", []), device.get("uid", 0))
+    gid = _host_id(linux.get("gidMappings", []), device.get("gid", 0))
+    before.fchownat(folder, "node", uid, gid, c.AT_SYMLINK_NOFOLLOW, what=what, object=path)
+    node = before.open_tree(
+        folder, "node", c.OPEN_TREE_CLONE, what=what, object=path, allow=(errno.EINVAL,)
     )
-    number = os.makedev(device.get("major", 0), device.get("minor", 0))
-    child.mknodat(folder, names[-1], kind | mode, number, what="make the device", object=path)
-    child.fchmodat(folder, names[-1], mode, what="make the device", object=path)
-    child.fchownat(
-        folder, names[-1], device.get("uid", 0), device.get("gid", 0), c.AT_SYMLINK_NOFOLLOW,
-        what="make the device", object=path,
-    )  # fmt: skip
+    before.close(folder)
+    program.child.move_mount(node, target, what=what, object=path)
+
+
+def _host_id(mappings: list[IDMapping], inside: int) -> int:
+    """Return the host's id for one of the jail's; -1, which changes nothing, where it has none."""
+    for mapping in mappings:
+        if 0 <= inside - mapping["containerID"] < mapping["size"]:
+            return mapping["hostID"] + inside - mapping["containerID"]
+    return -1
 
 
 def plan_console(config: Config, program: Program, root: Slot, socket: int) -> Slot:

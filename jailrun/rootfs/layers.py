@@ -29,9 +29,14 @@ if TYPE_CHECKING:
 LAYERS_MAX = 60
 
 
-def prepare_meeting_place(run_dir: str) -> str:
-    """Make, if it is not there, the folder on which roots are put; return its path."""
-    path = f"{run_dir}/root"
+def meeting_place(run_dir: str) -> str:
+    """Return the folder on which roots are put."""
+    return f"{run_dir}/root"
+
+
+def prepare_meeting_place(run_dir: str) -> None:
+    """Make, if it is not there, the folder on which roots are put."""
+    path = meeting_place(run_dir)
     if not os.path.isdir(path):
         try:
             os.makedirs(path, 0o755, exist_ok=True)
@@ -41,7 +46,6 @@ def prepare_meeting_place(run_dir: str) -> str:
             _check_passable(path)
         except OSError as error:
             raise RootfsError(f"cannot make {path}: {error.strerror}") from error
-    return path
 
 
 def _check_passable(path: str) -> None:

@@ -149,7 +149,10 @@ def _time_offsets(asked: Request) -> dict[str, TimeOffset]:
 
 
 def _set_names(config: Config, asked: Request) -> None:
-    own = any(each["type"] == "uts" for each in config["linux"]["namespaces"])
+    # A namespace that is joined has a name already, and others in it.
+    own = any(
+        each["type"] == "uts" and "path" not in each for each in config["linux"]["namespaces"]
+    )
     name = asked.get("name")
     if name is not None:
         check_name(name)
