@@ -132,6 +132,5 @@ def finish(name: str, status: int, alive: int) -> None:
     streams.disown(alive)
     try:
         lifecycle.finish(name, host_status(status), alive_fd=alive)
-    except NotFoundError:  # someone has removed it by force
-        if alive >= 0:
-            os.close(alive)
+    except NotFoundError:
+        return  # someone has removed it by force

@@ -291,7 +291,7 @@ def _remove(path: str, deadline: float, *, version: int) -> None:
                 text = f"cannot remove the cgroup {path}: {error.strerror}"
                 raise CgroupError(
                     text + (f", processes {pids}" if pids else ""),
-                    hint="stop what runs in it, then: jailrun repair",
+                    hint="stop what runs in it, then remove the jail: jailrun rm --force NAME",
                 ) from error
             if version == 2 and "populated 1" in _events(path):
                 _wait_for_event(path, "populated 0", deadline)

@@ -170,6 +170,8 @@ def _launch(config: Config, request: Request) -> Execution:
         if request.log:
             request.open_log(terminal=request.console_fd is not None)
         record.write_config(config)
+        if record.writable:
+            os.makedirs(paths.layers_dir(), 0o711, exist_ok=True)
         rootfs.prepare_meeting_place(paths.run_dir())
         plan = make_plan(config, record, request, hierarchies, cgroup_facts)
         return _execute(plan, request)
@@ -324,8 +326,6 @@ def _execute(plan: Plan, request: Request) -> Execution:
         request.hold or "time" in plan.namespaces.joined or payload.sets_oom_score(plan.config)
     )
     try:
-        if record.writable:
-            os.makedirs(paths.layers_dir(), 0o711, exist_ok=True)
         execution.run_before()
         execution.spawn(cgroup=plan.cgroup, share_memory=shares)
         execution.wait(DEADLINE_SECONDS)

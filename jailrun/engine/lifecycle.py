@@ -259,7 +259,7 @@ def recover() -> list[str]:
             try:
                 delete(record.name, force=True)
             except JailError:
-                continue  # someone else removes it, or `jailrun repair` says why it cannot be
+                continue  # someone else removes it, or `jailrun rm --force` will say why it stays
             removed.append(record.name)
     return removed
 

@@ -13,7 +13,7 @@ from jailrun.security.capabilities import CAP_SYS_RESOURCE
 from jailrun.security.ids import check_mapped, host_id
 from jailrun.security.limits import check_rlimits, read_host_limits
 from jailrun.spec.check import check
-from jailrun.spec.facts import read_device, read_host_facts
+from jailrun.spec.facts import read_host_facts
 from jailrun.spec.unsupported import refuse_unsupported
 
 TYPE_CHECKING = False
@@ -43,13 +43,12 @@ def complete(config: object) -> Config:
             f"linux.namespaces: {without} is not supported for the mount namespace",
             hint='linux.namespaces must have {"type": "mount"} without a path',
         )
-    if not own.get("root"):
+    if not own.get("root") and not own.get("jailrun", {}).get("layers"):
         raise SpecError("root", "is missing", hint="name the root file system: root.path")
     _check_host_namespaces(own)
     process = own.get("process")
     if process is not None and not process.get("args"):
         raise SpecError("process.args", "is empty", hint="name the program to run")
-    _check_devices(own, in_user_namespace="user" in kinds)
     if process is not None and process.get("rlimits"):
         check_rlimits(process["rlimits"], read_host_limits(), can_raise=can_raise_limits())
     if process is not None and "user" in kinds:
@@ -82,25 +81,6 @@ def _is_own(path: str, kind: str) -> bool:
     except OSError:
         return False  # joining it fails, and says why
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-
-
-def _check_devices(config: Config, *, in_user_namespace: bool) -> None:
-    """Refuse a device that could not be made: see `jailrun.rootfs.devices`."""
-    if not in_user_namespace:
-        return
-    for index, device in enumerate(config.get("linux", {}).get("devices", [])):
-        if device["type"] == "p":
-            continue
-        node = read_device(device["path"])
-        wanted = (device.get("major", 0), device.get("minor", 0))
-        if node is None or (node.major, node.minor) != wanted:
-            what = "does not exist" if node is None else f"is device {node.major}:{node.minor}"
-            raise UnsupportedError(
-                f"linux.devices[{index}]: {device['path']} {what} on the host, and in a user "
-                f"namespace device {wanted[0]}:{wanted[1]} cannot be made",
-                hint=f"make it on the host: mknod {device['path']} {device['type']} "
-                f"{wanted[0]} {wanted[1]}, or run with --userns host",
-            )
 
 
 def owned_ids(config: Config) -> tuple[int, int]:

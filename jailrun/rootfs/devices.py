@@ -132,8 +132,8 @@ def _plan_device(
     what = "make the device"
     if facts.in_user_namespace and kind != stat.S_IFIFO:
         target = plan_target(child, root, path, directory=False)
-        # The engine has checked that the host's node of that path is this device.
-        node = child.open_tree(c.AT_FDCWD, path, c.OPEN_TREE_CLONE, what=what, object=path)
+        source = facts.nodes[path]
+        node = child.open_tree(c.AT_FDCWD, source, c.OPEN_TREE_CLONE, what=what, object=path)
         child.move_mount(node, target, what=what, object=path)
         _plan_own_node(program, target, device, mode, number, config)
         return

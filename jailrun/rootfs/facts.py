@@ -12,7 +12,7 @@ from jailrun.errors import RootfsError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jailrun.spec.model import Config
+    from jailrun.spec.model import Config, Device
 
 
 class Facts:
@@ -20,6 +20,7 @@ class Facts:
 
     ``kinds`` says of masked and read-only paths of /proc and /sys what they are ("directory",
     "file", "absent"): the jail sees the same kernel.
+    ``nodes`` says of the config's devices where the host has them, by path in the jail.
     ``directories`` says of each bind mount's source (absolute) whether it is a directory,
     ``own`` which namespaces the jail gets new (OCI types) and ``joined`` which by path,
     ``writable`` is the folder that holds the upper layer, None where the root is written directly
@@ -34,6 +35,7 @@ class Facts:
         "joined",
         "kinds",
         "meeting_place",
+        "nodes",
         "own",
         "writable",
     )
@@ -57,6 +59,7 @@ class Facts:
         self.directories = directories or {}
         self.cgroups = cgroups or {}
         self.kinds: dict[str, str] = {}
+        self.nodes: dict[str, str] = {}
 
     @property
     def in_user_namespace(self) -> bool:
@@ -78,6 +81,10 @@ def read_facts(config: Config, facts: Facts) -> None:
                 source, f"cannot mount {source} on {mount['destination']}"
             )
     linux = config.get("linux", {})
+    if facts.in_user_namespace:
+        for device in linux.get("devices", []):
+            if device["type"] != "p":
+                facts.nodes[device["path"]] = _find_node(device)
     for path in linux.get("maskedPaths", []) + linux.get("readonlyPaths", []):
         if path.startswith(("/proc/", "/sys/")):
             facts.kinds[path] = _kind(path)
@@ -94,6 +101,33 @@ def _is_directory(path: str, what: str) -> bool:
     except OSError as error:
         hint = f"make it first: mkdir -p {path}" if isinstance(error, FileNotFoundError) else None
         raise RootfsError(f"{what}: {error.strerror}", hint=hint) from error
+
+
+def _find_node(device: Device) -> str:
+    """Return the path of a device on the host, where nothing else can be shown in the jail."""
+    number = os.makedev(device.get("major", 0), device.get("minor", 0))
+    is_kind = stat.S_ISBLK if device["type"] == "b" else stat.S_ISCHR
+    folder = "block" if device["type"] == "b" else "char"
+    candidates = [device["path"]]
+    try:
+        with open(f"/sys/dev/{folder}/{os.major(number)}:{os.minor(number)}/uevent") as file:
+            names = [line[8:].strip() for line in file if line.startswith("DEVNAME=")]
+            candidates += [f"/dev/{name}" for name in names]
+    except FileNotFoundError:
+        pass  # the kernel does not know it; the path may be right all the same
+    for path in candidates:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if is_kind(status.st_mode) and status.st_rdev == number:
+            return path
+    what = f"{device['type']} {os.major(number)} {os.minor(number)}"
+    raise RootfsError(
+        f"cannot make the device {device['path']}: the host has no device {what}, and in a user "
+        "namespace none can be made",
+        hint=f"make it on the host: mknod {device['path']} {what}, or run with --userns host",
+    )
 
 
 def _kind(path: str) -> str:

@@ -46,7 +46,7 @@ def allocate_range(run_dir: str, name: str) -> int:
         return FIRST_ID + number * RANGE_SIZE
     raise SecurityError(
         f"cannot give {name} a range of user ids: all {RANGES} are in use",
-        hint="remove jails that are not needed (jailrun rm), or run: jailrun repair",
+        hint="remove jails that are not needed: jailrun ls --all, jailrun rm NAME",
     )
 
 

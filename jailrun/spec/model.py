@@ -380,6 +380,7 @@ class Extensions(TypedDict, total=False):
     swap: Literal["default"]  # memory.swap was not asked for: leave it out where it cannot be set
     seccomp: Literal["default", "unconfined"]  # where linux.seccomp is not there; unset is none
     allow: list[str]  # what was allowed by name; the engine's own profile follows it
+    securebits: list[str]  # names of capabilities(7), as "noroot-locked"
     user_range: Literal["auto"]  # the engine fills in hostID from the jail's own range
 
 

@@ -361,6 +361,7 @@ EXTENSIONS = record(
         "swap": one_of("default"),
         "seccomp": one_of("default", "unconfined"),
         "allow": TEXTS,
+        "securebits": TEXTS,
     },
     closed=True,
 )

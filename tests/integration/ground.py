@@ -101,11 +101,20 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_stale() -> None:
+    """Remove what sessions that were killed have left."""
+    for top in ("/var/tmp", "/run"):
+        for folder in Path(top).glob("jailrun-tests-*"):
+            if not Path(f"/proc/{folder.name.rpartition('-')[2]}").is_dir():
+                remove_tree(folder)
+
+
 @pytest.fixture(scope="session")
 def session_data(own_mount_namespace: None) -> Iterator[Path]:
     """Return the JAILRUN_DATA of the session, with the busybox image in it."""
     cached = CACHE / hash_recipe()
     data = Path(f"/var/tmp/jailrun-tests-{os.getpid()}")
+    remove_stale()
     remove_tree(data)
     before = os.environ.get("JAILRUN_DATA")
     os.environ["JAILRUN_DATA"] = str(data)

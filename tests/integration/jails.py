@@ -208,9 +208,10 @@ class Running:
         said[:] = rest
         return line.decode()
 
-    def wait(self) -> Ended:
+    def wait(self, *, end_input: bool = True) -> Ended:
         """Read to the end, reap it and, if it is the first of a jail, finish the jail's record."""
-        self.pipes.close_stdin()
+        if end_input:
+            self.pipes.close_stdin()
         self.pipes.read_until(lambda: False)
         status = reap(self.execution.pidfd)
         self.execution.pidfd = -1

@@ -71,6 +71,13 @@ def read_steps(path: Path) -> list[Step]:
     return steps
 
 
+def find_pages(*, in_terminal: bool) -> list[Path]:
+    """Return the pages that have commands of this kind."""
+    return [
+        path for path in PAGES if any(one.in_terminal is in_terminal for one in read_steps(path))
+    ]
+
+
 def is_as_shown(shown: list[str], printed: str) -> bool:
     """Tell whether an output is the one that a page shows."""
     pattern = ""
@@ -114,7 +121,7 @@ def assert_shown(path: Path, step: Step, command: str, shown: list[str], printed
         pytest.fail(f"{where}: {command}\n--- shown\n{wanted}\n--- printed\n{printed}", False)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", find_pages(in_terminal=False), ids=lambda path: path.stem)
 def test_commands_print_what_is_shown(path: Path, tmp_path: Path) -> None:
     steps = [step for step in read_steps(path) if not step.in_terminal]
     folder = tmp_path / "folder"
@@ -124,7 +131,7 @@ def test_commands_print_what_is_shown(path: Path, tmp_path: Path) -> None:
         assert_shown(path, step, step.command, step.output, text)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", find_pages(in_terminal=True), ids=lambda path: path.stem)
 def test_sessions_in_a_terminal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     for step in (one for one in read_steps(path) if one.in_terminal):

@@ -198,7 +198,10 @@ def count_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_files_are_short() -> None:
     folders = [ROOT / name for name in ("jailrun", "tests", "bench")]
     files = [
-        path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".c", ".h")
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".c", ".h")
     ]
     long = {
         path.relative_to(ROOT).as_posix(): lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 from pathlib import Path
 
@@ -34,9 +35,12 @@ def detach(config: Config, log: Path, **request: object) -> str:
 
 
 def kill(pid: int) -> None:
-    """Kill a process of ours."""
+    """Kill a process of ours and wait for its end."""
     pidfd = os.pidfd_open(pid)
     send_signal(pidfd, 9)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(10_000)
     os.close(pidfd)
 
 

@@ -155,7 +155,8 @@ def test_dies_with_the_jail(jails: Jails, jail: Running) -> None:
     one = jails.enter(jail.name, "sh", "-c", "trap '' TERM HUP INT; echo ready; cat")
     one.read_line()
     send_signal(jail.execution.pidfd, 9)
-    assert one.wait().status == 137
+    # In this order: the end of a pid namespace waits until its processes have been reaped.
+    assert one.wait(end_input=False).status == 137
     assert jail.wait().status == 137
 
 

@@ -44,7 +44,9 @@ def test_leaves_no_zombie(jails: Jails, config: Build) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_end_by_signal(jails: Jails, config: Build, number: int) -> None:
     """A signal that ends the payload is seen as one: PID 1 is killed by those from outside."""
-    running = jails.begin(config("sh", "-c", f"trap 'exit 3' {number}; echo ready; cat & wait"))
+    running = jails.begin(
+        config("sh", "-c", f"trap 'exit 3' {number}; echo ready; sleep 60 & wait")
+    )
     running.execution.executor.syscall(
         424, running.execution.pidfd, number, 0, 0
     )  # pidfd_send_signal

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from jailrun.cli import listing, main
+from jailrun.engine.identity import read_start_time
 from jailrun.engine.record import Record
 from jailrun.errors import JailError
 from tests.unit.cli.records import make_record
@@ -93,7 +95,11 @@ def test_long_commands_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_half_made_jail_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    Record("web").claim()
+    record = Record("web")
+    record.owner_pid = os.getpid()
+    record.owner_start_time = read_start_time(record.owner_pid)
+    record.claim()
+    record.unlock()
     line = list_lines(capsys, "--all")[1]
     assert line.split() == ["web", "-", "creating", "-", "-", "-"]
     assert main(["inspect", "web"]) == 0

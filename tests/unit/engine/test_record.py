@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from jailrun import paths
 from jailrun.engine.identity import is_alive, read_stat
-from jailrun.engine.record import Record, is_name, list_names, load, random_name, write_file
+from jailrun.engine.record import (
+    _FIELDS,
+    Record,
+    is_name,
+    list_names,
+    load,
+    random_name,
+    write_file,
+)
 from jailrun.errors import ConflictError, JailError, NotFoundError
 
 
@@ -52,8 +60,8 @@ def test_written_and_read() -> None:
     record.cgroups = {"memory": "/x"}
     record.write()
     again = load("web")
-    assert {field: getattr(again, field) for field in Record.__slots__} == {
-        field: getattr(record, field) for field in Record.__slots__
+    assert {field: getattr(again, field) for field in _FIELDS} == {
+        field: getattr(record, field) for field in _FIELDS
     }
     assert list_names() == ["web"]
     record.remove_folder()
