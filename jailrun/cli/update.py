@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jailrun.assemble import read_facts
+from jailrun.cli import options as o
 from jailrun.cli import output
 from jailrun.cli.complete import complete_running
 from jailrun.engine import lifecycle
@@ -32,25 +33,12 @@ def update(
         list[str],
         typer.Argument(metavar="NAME…", help="Jails.", autocompletion=complete_running),
     ],
-    memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Most memory, as 512M.")
-    ] = None,
-    swap: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Most swap beside it, or unlimited.")
-    ] = None,
-    cpus: Annotated[
-        str | None, typer.Option(metavar="NUMBER", help="Most CPU time, in CPUs, as 1.5.")
-    ] = None,
-    cpuset: Annotated[
-        str | None, typer.Option(metavar="LIST", help="The CPUs to run on, as 0-1,3.")
-    ] = None,
-    cpu_shares: Annotated[
-        str | None,
-        typer.Option(metavar="NUMBER", help="Weight beside other jails; 1024 is normal."),
-    ] = None,
-    pids: Annotated[
-        str | None, typer.Option(metavar="NUMBER", help="Most processes and threads.")
-    ] = None,
+    memory: o.Memory = None,
+    swap: o.Swap = None,
+    cpus: o.Cpus = None,
+    cpuset: o.Cpuset = None,
+    cpu_shares: o.CpuShares = None,
+    pids: o.Pids = None,
 ) -> None:
     """Change the limits of jails while they run.
 

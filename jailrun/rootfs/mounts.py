@@ -174,7 +174,7 @@ def _plan_cgroups(
     """Add the jail's own cgroups, as roots: v2's alone, or v1's and v2's below a small tmpfs.
 
     They are copies of the host's mounts: a mount of its own for each hierarchy, which the jail's
-    cgroup namespace would allow, shows the same and costs a start eight times as much.
+    cgroup namespace would allow, shows the same and takes more than twice the operations.
     """
     destination = mount["destination"]
     what = "show the cgroups on"
