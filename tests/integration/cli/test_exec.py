@@ -103,7 +103,7 @@ def test_exit_statuses(jail: str) -> None:
 
 
 def test_signal(jail: str, start: Start) -> None:
-    command = start("exec", jail, "sh", "-c", "echo ready; exec sleep 1000")
+    command = start("exec", jail, "sh", "-c", "echo ready >/tmp/ready; exec tail -f /tmp/ready")
     command.read_line()
     command.send(signal.SIGTERM)
     assert command.end()[0] == 128 + signal.SIGTERM
@@ -121,7 +121,7 @@ def test_stubborn(jail: str, start: Start) -> None:
 
 
 def test_the_jail_ends(jail: str, start: Start) -> None:
-    command = start("exec", jail, "sh", "-c", "echo ready; exec sleep 1000")
+    command = start("exec", jail, "sh", "-c", "echo ready >/tmp/ready; exec tail -f /tmp/ready")
     command.read_line()
     lifecycle.signal(jail, signal.SIGKILL)
     assert command.end()[0] == 128 + signal.SIGKILL

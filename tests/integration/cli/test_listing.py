@@ -44,7 +44,7 @@ class TestLs:
         assert found["command"] == ["sleep", "1000"]
 
     def test_foreground_jail(self, name: str, start: Start) -> None:
-        script = "echo ready; exec sleep 1000"
+        script = "echo ready >/tmp/ready; exec tail -f /tmp/ready"
         command = start("run", "--rm", "--name", name, "busybox", "sh", "-c", script)
         command.read_line()
         assert output_of("ls", "-q") == f"{name}\n"
@@ -144,7 +144,7 @@ class TestLogs:
         assert following.end() == (0, "bye\n", "")
 
     def test_reader_that_goes_away(self, name: str) -> None:
-        start_detached(name, "sh", "-c", "echo ready; exec sleep 1000")
+        start_detached(name, "sh", "-c", "echo ready >/tmp/ready; exec tail -f /tmp/ready")
         reader, writer = os.pipe()
         following = subprocess.Popen(
             [PROGRAM, "logs", "-f", name], stdout=writer, stderr=subprocess.PIPE, text=True

@@ -109,7 +109,9 @@ class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
     def test_one_that_is_not_asked_for_ends_it(self, start: Start, number: int) -> None:
         """The first of a pid namespace would not even see it."""
-        command = start("run", "--rm", "busybox", "sh", "-c", "echo ready; exec sleep 1000")
+        command = start(
+            "run", "--rm", "busybox", "sh", "-c", "echo ready >/tmp/ready; exec tail -f /tmp/ready"
+        )
         command.read_line()
         command.send(number)
         assert command.end()[0] == 128 + number
@@ -135,7 +137,7 @@ class TestSignals:
         assert list_names() == []
 
     def test_through_init(self, start: Start) -> None:
-        script = ("sh", "-c", "echo ready; exec sleep 1000")
+        script = ("sh", "-c", "echo ready >/tmp/ready; exec tail -f /tmp/ready")
         command = start("run", "--rm", "--init", "busybox", *script)
         command.read_line()
         command.send(signal.SIGTERM)

@@ -24,7 +24,8 @@ from tests.integration.cli.command import (
 )
 from tests.integration.cli.conftest import Open
 
-LINGER = "echo ready; exec sleep 1000"
+# It speaks only once it is the program that no signal finds a handler in.
+LINGER = "echo ready >/tmp/ready; exec tail -f /tmp/ready"
 STUBBORN = "trap '' TERM INT HUP; echo ready; while :; do sleep 1; done"
 
 

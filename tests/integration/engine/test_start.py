@@ -272,7 +272,7 @@ def test_many_threads(jails: Jails, config: Build) -> None:
     ("changes", "error", "text"),
     [
         ({"process": {"args": []}}, SpecError, "process.args"),
-        ({"root": None}, SpecError, "root"),
+        ({"root": None, "jailrun": {"layers": None}}, SpecError, "root"),
         ({"process": {"cwd": "relative"}}, SpecError, "process.cwd"),
         ({"process": {"user": {"uid": 70000}}}, SpecError, "process.user.uid"),
         ({"linux": {"resources": {"memory": {"limit": -2}}}}, JailError, "memory"),
