@@ -82,7 +82,7 @@ def test_completion(name: str, no_jails_stay: None) -> None:
     assert complete("jailrun", "sto") == ["stop"]
     assert complete("jailrun", "image", "in") == ["inspect"]
     assert complete("jailrun", "image", "rm", "bus") == ["busybox"]
-    assert complete("jailrun", "update", "--cpus") == ["--cpus", "--cpuset"]
+    assert complete("jailrun", "update", "--cpuse") == ["--cpuset", "--cpuset-cpus"]
     start_detached(name, "sleep", "1000")
     assert complete("jailrun", "stop", name[:6]) == [name]
     output_of("stop", name)
