@@ -22,11 +22,18 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit status, having said on stderr what went wrong."""
     try:
-        from jailrun.cli import app, output
+        from jailrun.cli import output, quick
     except KeyboardInterrupt:
         return INTERRUPTED
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        given = quick.read(words)
+        if given is not None:
+            from jailrun.cli.start import run_jail
+
+            return run_jail(given["image"], given["command"], given)
+        from jailrun.cli import app
+
         return app.invoke(words)
     except KeyboardInterrupt:
         return INTERRUPTED

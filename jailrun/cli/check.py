@@ -6,7 +6,7 @@ Owns: how the findings are shown.  Out of scope: finding them (`jailrun.server.c
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,7 +17,9 @@ MARKS = {"ok": "ok", "warning": "warning", "missing": "MISSING"}
 
 
 def check(
-    format: Annotated[output.Format, typer.Option("--format", help="How to print it.")] = "table",
+    format: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print it.")
+    ] = "table",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only what is not ok.")] = False,
 ) -> int:
     """Find out whether this host can run jails.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from jailrun.cli import options as o
+from jailrun.cli.asked import read_environment
 from jailrun.errors import ConflictError, JailError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def make_process(record: Record, command: list[str], given: Mapping[str, Any]) -
         process["user"]["additionalGids"] = user.additional_gids
         if given["user"] is not None:
             variables["HOME"] = user.home
-    variables.update(o.read_environment(given["env"] or (), given["env_file"] or ()))
+    variables.update(read_environment(given["env"] or (), given["env_file"] or ()))
     process["env"] = [f"{name}={value}" for name, value in variables.items()]
     if given["workdir"] is not None:
         process["cwd"] = given["workdir"]

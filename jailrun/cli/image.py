@@ -5,7 +5,7 @@ Owns: their options and what they print.  Out of scope: the store (`jailrun.imag
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -82,7 +82,9 @@ def _make(make: Any, *, quiet: bool) -> None:
 
 def ls(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Names alone.")] = False,
-    format: Annotated[output.Format, typer.Option("--format", help="How to print it.")] = "table",
+    format: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How to print it.")
+    ] = "table",
 ) -> None:
     """List the images in the store.
 

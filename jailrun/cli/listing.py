@@ -6,7 +6,7 @@ Owns: their filters, columns and JSON.  Out of scope: one jail in full (`jailrun
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,7 +41,7 @@ Filters = Annotated[
         help="name=PART, status=STATE, label=KEY or label=KEY=VALUE; may be repeated.",
     ),
 ]
-AsFormat = Annotated[output.Format, typer.Option("--format", help="How to print it.")]
+AsFormat = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")]
 
 
 def ls(

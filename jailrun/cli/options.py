@@ -1,29 +1,17 @@
-"""The options that describe a jail, as Typer types, and what they come to.
+"""The options that describe a jail, as Typer types.
 
-Owns: the types shared by the verbs that make a jail (``run``, later ``create``) and by ``exec``,
-the variables from ``--env`` and ``--env-file``, and `make_request`.  Out of scope: what the values
-mean, which `jailrun.spec.compile` says for all faces: here a value stays what the user wrote.
+Owns: the types shared by the verbs that make a jail (``run``, later ``create``) and by ``exec``.
+Out of scope: what they come to (`jailrun.cli.asked`).
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated
 
 from typer import Argument, Option
 
-from jailrun.errors import JailError
-from jailrun.units import parse_pair, show
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from jailrun.spec.request import Request
-
 # Options after the first argument belong to the command in the jail.
 CONTEXT_SETTINGS = {"allow_interspersed_args": False}
-
-MAX_ENV_FILE_BYTES = 1 << 20
 
 Text = str | None
 Texts = list[str] | None
@@ -158,95 +146,3 @@ TimeOffset = Annotated[
     Option("--time-offset", metavar="CLOCK=TIME", help="Shift monotonic or boottime, as -1h."),
 ]
 Labels = Annotated[Texts, Option("-l", "--label", metavar="KEY[=VALUE]", help="Note on the jail.")]
-
-# The options that are handed on as they are, under the names that the compiler has for them.
-_SAME = (
-    *("allow", "cap_add", "cap_drop", "cgroupns", "cpu_shares", "cpus", "cpuset", "devices"),
-    *("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"),
-    *("domainname", "groups", "hostname", "init", "ipc", "memory", "memory_reservation", "name"),
-    *("network", "oom_score_adj", "pid", "pids", "privileged", "read_only", "security_opt"),
-    *("shm_size", "swap", "sysctl", "tmpfs", "tty", "ulimit", "user", "userns", "uts", "workdir"),
-)
-
-
-def make_request(given: Mapping[str, Any]) -> Request:
-    """Return what the options come to; ``given`` has them by the names of their parameters."""
-    asked: dict[str, Any] = {key: given[key] for key in _SAME if given[key] not in (None, False)}
-    asked["env"] = read_environment(given["env"] or (), given["env_file"] or ())
-    asked["labels"] = parse_labels(given["labels"] or ())
-    if given["volumes"]:
-        asked["volumes"] = [_make_absolute(text) for text in given["volumes"]]
-    if given["time_offset"]:
-        pairs = [parse_pair(text, "time-offset") for text in given["time_offset"]]
-        asked["time_offsets"] = dict(pairs)
-    if given["entrypoint"] is not None:
-        # docker: an empty one takes the image's away
-        asked["entrypoint"] = [given["entrypoint"]] if given["entrypoint"] else []
-    return cast("Request", asked)
-
-
-def parse_labels(texts: Iterable[str]) -> dict[str, str]:
-    """Return labels by key; one without a value has the empty one."""
-    labels = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        if not key:
-            raise JailError(f"label {show(text)} is not valid", hint="write KEY=VALUE")
-        labels[key] = value
-    return labels
-
-
-def _make_absolute(volume: str) -> str:
-    """Return a volume whose source, given from the current folder on (./…), is a full path."""
-    source, colon, rest = volume.partition(":")
-    if source in (".", "..") or source.startswith(("./", "../")):
-        return f"{os.path.abspath(source)}{colon}{rest}"  # noqa: PTH100 - resolves no links
-    return volume
-
-
-# --- variables ---
-def read_environment(
-    texts: Iterable[str], files: Iterable[str], own: Mapping[str, str] = os.environ
-) -> dict[str, str]:
-    """Return the variables of ``--env-file``, and above them those of ``--env``.
-
-    A name alone takes the value of the caller's ``own`` variable, or stands for nothing.
-    """
-    variables: dict[str, str] = {}
-    for path in files:
-        for place, line in _read_lines(path):
-            _add_variable(variables, line, place, own)
-    for text in texts:
-        _add_variable(variables, text, "env", own)
-    return variables
-
-
-def _add_variable(variables: dict[str, str], text: str, what: str, own: Mapping[str, str]) -> None:
-    name, equals, value = text.partition("=")
-    if not name or "\0" in text or any(character.isspace() for character in name):
-        raise JailError(
-            f"{what}: {show(text)} is not a variable", hint="write NAME=VALUE, or NAME alone"
-        )
-    if equals:
-        variables[name] = value
-    elif name in own:
-        variables[name] = own[name]
-
-
-def _read_lines(path: str) -> list[tuple[str, str]]:
-    """Return the lines of a file that say something, each with its place; docker's form."""
-    what = f"the environment file {path}"
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(MAX_ENV_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise JailError(f"cannot read {what}: {why}") from error
-    if len(data) > MAX_ENV_FILE_BYTES:
-        raise JailError(f"{what} is too large: above {MAX_ENV_FILE_BYTES >> 20} MiB")
-    lines = []
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        line = os.fsdecode(raw.removesuffix(b"\r")).lstrip()
-        if line and not line.startswith("#"):
-            lines.append((f"{path}:{number}", line))
-    return lines

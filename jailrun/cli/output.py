@@ -9,26 +9,30 @@ would move its cursor is shown as an escape.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, TextIO
-
-import typer
 
 from jailrun.errors import JailError
 from jailrun.jsontext import dumps
 from jailrun.units import format_size_about
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import NoReturn, TextIO
 
-Format = Literal["table", "json"]
+    import typer
 
 OUTPUT_CLOSED = 141  # 128 + SIGPIPE: whoever read our output went away
 REDRAW_SECONDS = 0.1
 MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def _exit(status: int) -> NoReturn:
+    """End the command with a status, as Typer does; see `print_error`."""
+    import typer
+
+    raise typer.Exit(status)
 
 
 # --- stdout ---------------------------------------------------------------------------------------
@@ -41,7 +45,7 @@ def write(text: str) -> None:
         stdout.flush()
     except BrokenPipeError:
         drop_stdout()
-        raise typer.Exit(OUTPUT_CLOSED) from None
+        _exit(OUTPUT_CLOSED)
     except OSError as error:
         drop_stdout()
         raise JailError(f"cannot write to the standard output: {error.strerror}") from error
@@ -123,9 +127,11 @@ def write_error(text: str) -> None:
     """Write to stderr; where nobody listens the exit status still tells."""
     stderr: TextIO | None = sys.stderr
     if stderr is not None:
-        with suppress(OSError):
+        try:
             stderr.write(text)
             stderr.flush()
+        except OSError:
+            return
 
 
 def _clean_lines(text: str) -> str:
@@ -143,10 +149,15 @@ def print_error(error: Exception) -> int:
     if isinstance(error, JailError):
         complain(error.message, error.hint)
         return error.exit_status
-    if isinstance(error, typer.Abort):
-        return 125
-    if isinstance(error, typer.TyperException):
-        return _print_usage_error(error)
+    if "typer" in sys.modules:
+        import typer
+
+        if isinstance(error, typer.Exit):
+            return error.exit_code
+        if isinstance(error, typer.Abort):
+            return 125
+        if isinstance(error, typer.TyperException):
+            return _print_usage_error(error)
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         complain(f"{error.strerror}{where}", "JAILRUN_DEBUG=1 in the environment shows where")
@@ -191,7 +202,7 @@ def for_each(
     if after is not None:
         after()
     if status:
-        raise typer.Exit(status)
+        _exit(status)
 
 
 class ProgressLine:
@@ -233,15 +244,19 @@ class ProgressLine:
         self._text = ""
 
     def _draw(self, text: str) -> None:
+        import shutil  # costs 3 ms; most starts draw nothing
+
         width = shutil.get_terminal_size().columns - 1
         # CSI K: erase what was longer before
         self._write(f"\r{shorten(f'jailrun: {clean(text)}', width)}\033[K")
 
     def _write(self, text: str) -> None:
         if self._stream is not None:
-            with suppress(OSError):  # work is not stopped because nobody looks
+            try:
                 self._stream.write(text)
                 self._stream.flush()
+            except OSError:
+                return  # work is not stopped because nobody looks
 
     def __enter__(self) -> ProgressLine:
         return self

@@ -252,6 +252,7 @@ def make_plan(
         bundle=record.bundle,
         writable=record.writable,
         cgroups=record.cgroups,
+        throw_away=record.remove,
     )
     rootfs.read_facts(config, facts)
 

@@ -37,6 +37,7 @@ class Facts:
         "meeting_place",
         "nodes",
         "own",
+        "throw_away",
         "writable",
     )
 
@@ -50,6 +51,7 @@ class Facts:
         writable: str | None = None,
         directories: dict[str, bool] | None = None,
         cgroups: dict[str, str] | None = None,
+        throw_away: bool = False,
     ) -> None:
         self.own = own
         self.joined = joined or set()
@@ -59,6 +61,7 @@ class Facts:
         self.directories = directories or {}
         self.cgroups = cgroups or {}
         self.kinds: dict[str, str] = {}
+        self.throw_away = throw_away  # the writable layer goes when the jail ends
         self.nodes: dict[str, str] = {}
 
     @property

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # profile, and prints the new value after a change.
 PROFILE_DIGEST = "f91bbd16ccdad756"
 # Counts the changes of compile.py that make another filter of the same profile.
-COMPILER_VERSION = 1
+COMPILER_VERSION = 2
 
 # linux/seccomp.h
 FLAGS = {

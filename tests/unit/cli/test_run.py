@@ -13,8 +13,10 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jailrun.cli import asked as a
 from jailrun.cli import options as o
 from jailrun.cli import run as run_module
+from jailrun.cli import start
 from jailrun.cli.foreground import Receiver, is_default
 from jailrun.errors import JailError
 from jailrun.spec.compile import OPTIONS
@@ -37,7 +39,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
 
 def request_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
     """Return what a command line asks the compiler for, less what every one does."""
-    asked: dict[str, Any] = {**o.make_request(parse(monkeypatch, *words))}
+    asked: dict[str, Any] = {**a.make_request(parse(monkeypatch, *words))}
     return {key: value for key, value in asked.items() if value}
 
 
@@ -87,7 +89,7 @@ class TestCommandLine:
 
     def test_empty_entrypoint_takes_the_images_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
         given = parse(monkeypatch, "--entrypoint", "", "busybox")
-        assert o.make_request(given)["entrypoint"] == []
+        assert a.make_request(given)["entrypoint"] == []
 
     def test_source_from_the_current_folder(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -97,8 +99,8 @@ class TestCommandLine:
         assert asked["volumes"] == [f"{tmp_path}/a:/b", f"{tmp_path}:/c:ro", "x:/d"]
 
     def test_all_that_is_asked_for_exists(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert set(o._SAME) <= set(OPTIONS)
-        assert set(o._SAME) <= set(parse(monkeypatch, "busybox"))
+        assert set(a._SAME) <= set(OPTIONS)
+        assert set(a._SAME) <= set(parse(monkeypatch, "busybox"))
 
     @pytest.mark.parametrize(
         "words",
@@ -111,7 +113,7 @@ class TestCommandLine:
     def test_contradictions(self, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
         given = parse(monkeypatch, *words)
         with pytest.raises(JailError) as caught:
-            run_module._check(given)
+            start._check(given)
         assert caught.value.hint
 
     def test_every_option_has_one_line_of_help(self) -> None:
@@ -131,46 +133,46 @@ class TestEnvironment:
     OWN = {"HOME": "/home/me", "LANG": "C"}  # noqa: RUF012
 
     def test_name_alone_takes_the_callers_value(self) -> None:
-        found = o.read_environment(["LANG", "NONE", "A=1=2", "B="], [], self.OWN)
+        found = a.read_environment(["LANG", "NONE", "A=1=2", "B="], [], self.OWN)
         assert found == {"LANG": "C", "A": "1=2", "B": ""}
 
     def test_file(self, tmp_path: Path) -> None:
         file = tmp_path / "env"
         file.write_text('# no\n\nA=1\r\n  B=two words # kept\nHOME\nNONE\nQ="x"\n')
-        found = o.read_environment(["A=3"], [str(file)], self.OWN)
+        found = a.read_environment(["A=3"], [str(file)], self.OWN)
         assert found == {"A": "3", "B": "two words # kept", "HOME": "/home/me", "Q": '"x"'}
 
     def test_later_files_win(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
             (tmp_path / name).write_text(f"X={name}")
         files = [str(tmp_path / "a"), str(tmp_path / "b")]
-        assert o.read_environment([], files, {}) == {"X": "b"}
+        assert a.read_environment([], files, {}) == {"X": "b"}
 
     @pytest.mark.parametrize("text", ["=x", "", "A B=1", "A\0=1", " A=1"])
     def test_not_a_variable(self, text: str) -> None:
         with pytest.raises(JailError, match="is not a variable"):
-            o.read_environment([text], [], {})
+            a.read_environment([text], [], {})
 
     def test_a_file_names_its_bad_line(self, tmp_path: Path) -> None:
         file = tmp_path / "env"
         file.write_text("A=1\n=2\n")
         with pytest.raises(JailError, match=f"{file}:2: '=2' is not a variable"):
-            o.read_environment([], [str(file)], {})
+            a.read_environment([], [str(file)], {})
 
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(JailError, match="No such file"):
-            o.read_environment([], [str(tmp_path / "none")], {})
+            a.read_environment([], [str(tmp_path / "none")], {})
         with pytest.raises(JailError, match="Is a directory"):
-            o.read_environment([], [str(tmp_path)], {})
+            a.read_environment([], [str(tmp_path)], {})
 
     def test_a_file_without_end_is_refused(self) -> None:
         with pytest.raises(JailError, match="too large"):
-            o.read_environment([], ["/dev/zero"], {})
+            a.read_environment([], ["/dev/zero"], {})
 
     @given(st.lists(st.text()))
     def test_anything(self, texts: list[str]) -> None:
         try:
-            found = o.read_environment(texts, [], self.OWN)
+            found = a.read_environment(texts, [], self.OWN)
         except JailError:
             return
         assert all(name and "=" not in name for name in found)
