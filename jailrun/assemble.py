@@ -76,7 +76,7 @@ def assemble(
     _set_user(request, image)
     _load_profile(request)
     if request.get("host") is None:
-        request["host"] = read_facts()
+        request["host"] = read_facts(rlimits_asked=bool(request.get("ulimit")))
     request.setdefault("stat_device", read_device)
     config = compile_config(**request)
     _set_hostname(config, asked=request.get("hostname") is not None)
@@ -95,10 +95,10 @@ def find_image(reference: str, progress: Progress | None = None, *, build: bool 
     return ensure(reference, progress)
 
 
-def read_facts() -> HostFacts:
+def read_facts(*, rlimits_asked: bool = True) -> HostFacts:
     """Return what the compiler has to know of this host and of the calling process."""
     rlimits = None
-    if not can_raise_limits():
+    if rlimits_asked and not can_raise_limits():
         limits = read_host_limits()
         rlimits = {name: limits[number][1] for name, number in RLIMITS.items()}
     return read_host_facts(rlimits=rlimits)

@@ -74,13 +74,18 @@ def mask_names(mask: int) -> list[str]:
     return names
 
 
+_last_cap: list[int] = []
+
+
 def read_last_cap() -> int:
-    """Return the number of the last capability that this kernel knows."""
-    try:
-        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return LAST_KNOWN
+    """Return the number of the last capability that this kernel knows; read once a process."""
+    if not _last_cap:
+        try:
+            with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+                _last_cap.append(int(file.read()))
+        except (OSError, ValueError):
+            return LAST_KNOWN
+    return _last_cap[0]
 
 
 def read_permitted() -> int:

@@ -54,8 +54,7 @@ class DeviceNode:
 
 def read_host_facts(*, rlimits: Mapping[str, int] | None = None) -> HostFacts:
     """Read the facts of this host, as the calling process sees them."""
-    with open("/proc/meminfo", "rb") as file:
-        memory_bytes = int(file.readline().split()[1]) * 1024
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return HostFacts(
         cpu_numbers=os.sched_getaffinity(0),
         memory_bytes=memory_bytes,

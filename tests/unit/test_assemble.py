@@ -49,7 +49,7 @@ def openat2(monkeypatch: pytest.MonkeyPatch) -> None:
     module._users.clear()
 
 
-def make_facts() -> HostFacts:
+def make_facts(*, rlimits_asked: bool = True) -> HostFacts:
     return HostFacts(cpu_numbers={0, 1}, memory_bytes=1 << 30)
 
 
