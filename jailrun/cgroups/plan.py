@@ -27,6 +27,7 @@ from jailrun.cgroups.hierarchy import ACCOUNTED, PARENT, UNIFIED, default_parent
 from jailrun.cgroups.limits import limited_controllers, plan_settings
 from jailrun.cgroups.settings import Target
 from jailrun.errors import ConflictError, UnsupportedError
+from jailrun.kernel.constants import AT_FDCWD
 from jailrun.kernel.operation import Struct
 
 TYPE_CHECKING = False
@@ -273,6 +274,8 @@ def _make(
     for directory in (hierarchy.mount, *above):
         if directory is not hierarchy.mount:
             before.mkdir(directory, 0o755, what="make the cgroup", allow=(errno.EEXIST,))
+            if directory == default_parent(hierarchy):
+                _open_to_all(program, directory)
             if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
                 for name, value in zip(("cpus", "mems"), sets.get(directory, ()), strict=False):
                     _put(program, f"{directory}/cpuset.{name}", value, f"write {value} to")
@@ -295,6 +298,12 @@ def _make(
             file = f"{directory}/cgroup.subtree_control"
             _put(program, file, enable, f"enable {enable} in")
     before.mkdir(path, 0o755, what="make the cgroup")
+    _open_to_all(program, path)
+
+
+def _open_to_all(program: Program, directory: str) -> None:
+    """Add letting the jail's ids look into a cgroup that is ours, whatever the caller's umask."""
+    program.before.fchmodat(AT_FDCWD, directory, 0o755, what="make the cgroup")
 
 
 def _put(program: Program, path: str, text: str, what: str, *, optional: bool = False) -> None:

@@ -67,7 +67,7 @@ def test_signal(jails: Jails, config: Build) -> None:
 
 def test_signal_everyone(jails: Jails, config: Build) -> None:
     """All processes of the jail get it, those that ignore everything else, too."""
-    command = "for i in 1 2 3; do (trap '' TERM INT HUP; echo up; cat) & done; wait"
+    command = "for i in 1 2 3; do (trap '' TERM INT HUP; echo up; sleep 60) & done; wait"
     running = jails.start(config("sh", "-c", command), remove=False)
     for _ in range(3):
         running.read_line()

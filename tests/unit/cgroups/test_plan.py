@@ -51,9 +51,11 @@ def test_v2(v2: Hierarchies) -> None:
         f"open {root}/cgroup.subtree_control",
         "write '+cpu +memory +pids'",
         f"mkdir? {root}/jailrun",
+        "fchmodat",  # whatever the caller's umask is
         f"open {root}/jailrun/cgroup.subtree_control",
         "write '+cpu +memory +pids'",
         f"mkdir {root}/jailrun/web",
+        "fchmodat",
         f"open {root}/jailrun/web/pids.max",
         "write '5'",
         f"open {root}/jailrun/web",
@@ -93,8 +95,9 @@ def test_cpuset_of_parents_that_are_new(hybrid: Hierarchies) -> None:
     facts = Facts(cpuset=((root, "0-1", "0"), (f"{root}/jailrun", "0-1", "0")))
     _program, _joined, before = compile_plan({"cpu": {"cpus": "1"}}, hybrid, facts)
     start = before.index(f"mkdir? {root}/jailrun")
-    assert before[start : start + 6] == [
+    assert before[start : start + 7] == [
         f"mkdir? {root}/jailrun",
+        "fchmodat",
         f"open {root}/jailrun/cpuset.cpus",
         "write '0-1'",
         f"open {root}/jailrun/cpuset.mems",
