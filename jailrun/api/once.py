@@ -19,7 +19,6 @@ from jailrun.cgroups.stats import read_events
 from jailrun.engine import lifecycle
 from jailrun.engine.launch import Request, launch
 from jailrun.engine.payload import Streams
-from jailrun.engine.record import load
 from jailrun.errors import JailError, NotFoundError
 from jailrun.kernel.execute import send_signal
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from jailrun.api.options import RunOptions
-    from jailrun.engine.record import Record
     from jailrun.images.progress import Progress
 
 SOON_SECONDS = 1.0  # a process that was killed and is not frozen has ended by then
@@ -74,7 +72,6 @@ def run(
     recover_once()
     made = assemble(image, words, progress=progress, build=build, **options)
     exchange = streams.Exchange(input, capture=capture)
-    record: Record | None = None
     execution, alive = None, -1
     try:
         theirs = (exchange.theirs[0], exchange.theirs[1], exchange.theirs[2])
@@ -87,7 +84,7 @@ def run(
         )
         execution = launch(made.config, request)
         exchange.close_theirs()
-        record = load(made.name)
+        record = execution.record
         if options.get("name"):  # someone else may know it, and wait for its status
             alive = streams.own(record.hold())
         in_time = exchange.go_on(execution.pidfd, timeout)

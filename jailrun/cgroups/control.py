@@ -325,8 +325,8 @@ def _remove_parents(cgroups: Mapping[str, str], made_above: Iterable[str]) -> No
         if _ask_until(lambda: _has_lock(lock), time.monotonic() + LOCK_SECONDS):
             for path in reversed(list(made_above)):
                 _try_remove(path)
-            for path in cgroups.values():
-                _remove_parents_of(path)
+            for identifier, path in cgroups.items():
+                _remove_parents_of(path, version=2 if identifier == UNIFIED else 1)
     finally:
         os.close(lock)
 
@@ -339,13 +339,13 @@ def _has_lock(fd: int) -> bool:
     return True
 
 
-def _remove_parents_of(path: str) -> None:
+def _remove_parents_of(path: str, *, version: int) -> None:
     mount, found, below = path.partition(f"/{PARENT}/")
     parts = [PARENT, *below.split("/")][:-1] if found else []
     try:
         for count in range(len(parts), 0, -1):
             parent = "/".join((mount, *parts[:count]))
-            enabled = _read_enabled(parent) if count == 1 else ""
+            enabled = _read_enabled(parent) if version == 2 and count == 1 else ""
             os.rmdir(parent)
             if enabled:
                 _disable(mount, enabled)

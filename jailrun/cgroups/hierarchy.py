@@ -10,9 +10,8 @@ all the same: it freezes, kills and lists best, and a process can be cloned into
 
 from __future__ import annotations
 
-import os
-
 from jailrun.errors import SpecError, UnsupportedError
+from jailrun.kernel.files import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,14 +157,7 @@ def parse_hierarchies(
 
 def read_text(path: str) -> str:
     """Return the text of a small kernel file."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-    finally:
-        os.close(fd)
-    return b"".join(parts).decode("utf-8", "surrogateescape")
+    return read_file(path).decode("utf-8", "surrogateescape")
 
 
 _cache: list[Hierarchies] = []

@@ -28,6 +28,7 @@ from jailrun.cgroups.limits import limited_controllers, plan_settings
 from jailrun.cgroups.settings import Target
 from jailrun.errors import ConflictError, UnsupportedError
 from jailrun.kernel.constants import AT_FDCWD
+from jailrun.kernel.files import read_own_status
 from jailrun.kernel.operation import Struct
 
 TYPE_CHECKING = False
@@ -52,19 +53,22 @@ class Facts:
     ``cpuset``: (directory, cpus, mems) of each parent of a v1 cpuset, from the top; a new cpuset
     is empty and takes no process, so a parent that is empty or missing gets its parent's sets.
     ``enabled``: the v2 controllers that a jail, this or one before it, had to enable in the root.
+    ``umask``: the caller's, which its directories are made with; unknown, it is the strictest.
     """
 
-    __slots__ = ("cpuset", "enabled", "features")
+    __slots__ = ("cpuset", "enabled", "features", "umask")
 
     def __init__(
         self,
         features: frozenset[str] = frozenset(),
         cpuset: tuple[tuple[str, str, str], ...] = (),
         enabled: str = "",
+        umask: int = 0o777,
     ) -> None:
         self.features = features
         self.cpuset = cpuset
         self.enabled = enabled
+        self.umask = umask
 
 
 class Joined:
@@ -90,7 +94,9 @@ def read_facts(
                 hint=f"if no jail uses it, it was left over: rmdir {path}",
             )
     resources = (config.get("linux") or {}).get("resources") or {}
-    return read_resource_facts(resources, hierarchies, cgroups)
+    facts = read_resource_facts(resources, hierarchies, cgroups)
+    facts.umask = int(read_own_status("Umask"), 8)
+    return facts
 
 
 def read_resource_facts(
@@ -275,7 +281,7 @@ def _make(
         if directory is not hierarchy.mount:
             before.mkdir(directory, 0o755, what="make the cgroup", allow=(errno.EEXIST,))
             if directory == default_parent(hierarchy):
-                _open_to_all(program, directory)
+                _open_to_all(program, directory, facts)
             if "cpuset" in hierarchy.controllers and hierarchy.version == 1:
                 for name, value in zip(("cpus", "mems"), sets.get(directory, ()), strict=False):
                     _put(program, f"{directory}/cpuset.{name}", value, f"write {value} to")
@@ -298,12 +304,13 @@ def _make(
             file = f"{directory}/cgroup.subtree_control"
             _put(program, file, enable, f"enable {enable} in")
     before.mkdir(path, 0o755, what="make the cgroup")
-    _open_to_all(program, path)
+    _open_to_all(program, path, facts)
 
 
-def _open_to_all(program: Program, directory: str) -> None:
-    """Add letting the jail's ids look into a cgroup that is ours, whatever the caller's umask."""
-    program.before.fchmodat(AT_FDCWD, directory, 0o755, what="make the cgroup")
+def _open_to_all(program: Program, directory: str, facts: Facts) -> None:
+    """Add letting the jail's ids look into a cgroup that is ours, where the umask forbids it."""
+    if 0o755 & facts.umask:
+        program.before.fchmodat(AT_FDCWD, directory, 0o755, what="make the cgroup")
 
 
 def _put(program: Program, path: str, text: str, what: str, *, optional: bool = False) -> None:

@@ -12,7 +12,7 @@ import typer
 from jailrun import images
 from jailrun.cli import output
 from jailrun.cli.complete import complete_image, complete_recipe
-from jailrun.engine.record import list_names, load
+from jailrun.engine.record import Lock, list_names
 from jailrun.errors import JailError
 from jailrun.units import format_size_about
 
@@ -182,8 +182,9 @@ def layers_in_use() -> set[str]:
     used: set[str] = set()
     for name in list_names():
         try:
-            config = load(name).read_config()
+            with Lock(name) as record:  # a start in progress has not written its config yet
+                config = record.read_config()
         except (JailError, OSError, ValueError):
-            continue  # removed meanwhile, or not yet made
+            continue  # removed meanwhile
         used.update(config.get("jailrun", {}).get("layers", []))
     return used

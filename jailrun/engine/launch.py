@@ -10,7 +10,7 @@ The caller, before                      The child
  5 plan                                 13 root file system, mounts, devices, masks
  6 make and fill the cgroups,           14 (createContainer hooks, run by the caller)
    open what the child inherits         15 streams or terminal; pivot_root
- 7 clone                                16 limits, working directory
+ 7 clone; write the config meanwhile     16 limits, working directory
 11 write the id maps, map the layers    17 (created: wait for the start)
    (prestart, createRuntime hooks)      18 credentials, seccomp, exec
 19 write the record: it runs
@@ -118,6 +118,14 @@ class Request:
             self.streams = payload.Streams((stdin, self.log_fd, self.log_fd), owned=(self.log_fd,))
 
 
+class Started(Execution):
+    """A jail's execution, and its record as the start left it: others may change it since."""
+
+    def __init__(self, program: Program, record: Record) -> None:
+        super().__init__(program)
+        self.record = record
+
+
 class Plan:
     """A program with what its caller must know of it."""
 
@@ -132,7 +140,7 @@ class Plan:
         self.cgroup: Slot | None = None
 
 
-def launch(config: object, request: Request) -> Execution:
+def launch(config: object, request: Request) -> Started:
     """Start a jail; return its execution, whose ``pid`` and ``pidfd`` are those of its init.
 
     The caller reaps the pidfd, and has the record released when the jail has ended.  Whatever
@@ -144,7 +152,7 @@ def launch(config: object, request: Request) -> Execution:
         request.streams.close()
 
 
-def _launch(config: Config, request: Request) -> Execution:
+def _launch(config: Config, request: Request) -> Started:
     """Steps 2 to 19."""
     name = request.name or random_name()
     if not is_name(name):
@@ -169,7 +177,6 @@ def _launch(config: Config, request: Request) -> Execution:
             _map_ids(config, record, allocate_range(paths.run_dir(), name))
         if request.log:
             request.open_log(terminal=request.console_fd is not None)
-        record.write_config(config)
         if record.writable:
             os.makedirs(paths.layers_dir(), 0o711, exist_ok=True)
         rootfs.prepare_meeting_place(paths.run_dir())
@@ -319,16 +326,17 @@ def _plan_payload(plan: Plan, request: Request, terminal: Slot | None) -> None:
     )
 
 
-def _execute(plan: Plan, request: Request) -> Execution:
+def _execute(plan: Plan, request: Request) -> Started:
     """Steps 6 to 19."""
     record, hooks = plan.record, plan.config.get("hooks", {})
-    execution = Execution(plan.program)
+    execution = Started(plan.program, record)
     shares = not (
         request.hold or "time" in plan.namespaces.joined or payload.sets_oom_score(plan.config)
     )
     try:
         execution.run_before()
         execution.spawn(cgroup=plan.cgroup, share_memory=shares)
+        record.write_config(plan.config)  # while the child is at work: before any hook may ask
         execution.wait(DEADLINE_SECONDS)
         execution.run_attach()
         record.pid = execution.pid

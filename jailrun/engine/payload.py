@@ -17,6 +17,7 @@ from jailrun.engine.record import read_json, write_file
 from jailrun.errors import UnsupportedError
 from jailrun.jsontext import dumps
 from jailrun.kernel import constants as c
+from jailrun.kernel.files import read_file
 from jailrun.kernel.operation import NOTE, Operation, Pointers, Slot, Text
 from jailrun.security.limits import check_oom_score, read_oom_score
 from jailrun.security.plan import plan_credentials, plan_limits
@@ -136,8 +137,7 @@ def plan_init(program: Program) -> Slot:
     program.enter("engine")
     path = f"{os.path.dirname(os.path.dirname(__file__))}/kernel/init"
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_file(path)
     except FileNotFoundError:
         raise UnsupportedError(
             "--init needs the small init program, which was not built",

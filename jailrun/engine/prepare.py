@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from jailrun.errors import JailError, SpecError, UnsupportedError
+from jailrun.kernel.files import read_own_status
 from jailrun.namespaces import PROC_NAMES
 from jailrun.security.capabilities import CAP_SYS_RESOURCE
 from jailrun.security.ids import check_mapped, host_id
@@ -98,8 +99,4 @@ def owned_ids(config: Config) -> tuple[int, int]:
 
 def can_raise_limits() -> bool:
     """Return whether the caller has CAP_SYS_RESOURCE."""
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"CapEff:"):
-                return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
-    return False
+    return bool(int(read_own_status("CapEff"), 16) >> CAP_SYS_RESOURCE & 1)

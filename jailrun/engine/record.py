@@ -14,6 +14,7 @@ import os
 from jailrun import paths
 from jailrun.errors import ConflictError, JailError, NotFoundError
 from jailrun.jsontext import dumps, loads
+from jailrun.kernel.files import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class Record:
             except FileNotFoundError:
                 _make_folders()
                 os.mkdir(temporary, 0o700)
-            with open(f"{temporary}/record.json", "x") as file:
-                file.write(self._format())
+            _write_new(f"{temporary}/record.json", self._format())
             self.lock_fd = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
             os.rename(temporary, self.folder)
@@ -147,8 +147,11 @@ class Record:
         return config
 
     def read_hooks(self) -> Hooks:
-        """Return the hooks of the config."""
-        return self.read_config().get("hooks", {}) if self.has_hooks else {}
+        """Return the hooks of the config; none where a start was killed before any could run."""
+        try:
+            return self.read_config().get("hooks", {}) if self.has_hooks else {}
+        except FileNotFoundError:
+            return {}
 
     def remove_folder(self) -> None:
         """Forget the jail: the last step of a release; nothing where it is gone already."""
@@ -200,29 +203,26 @@ def write_file(path: str, text: str) -> None:
     """Write a file of ours, whole or not at all."""
     temporary = f"{path}.{os.getpid()}.new"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            data = text.encode()
-            if os.write(fd, data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(fd)
+        _write_new(temporary, text)
         os.rename(temporary, path)
     except OSError as error:
         _unlink(temporary)
         raise JailError(f"cannot write {path}: {error.strerror}") from error
 
 
-def read_json(path: str) -> Any:
-    """Return what is in a file of ours."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _write_new(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        parts = []
-        while part := os.read(fd, 1 << 20):
-            parts.append(part)
+        data = text.encode()
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
-    return loads(b"".join(parts))
+
+
+def read_json(path: str) -> Any:
+    """Return what is in a file of ours."""
+    return loads(read_file(path))
 
 
 def load(name: str) -> Record:

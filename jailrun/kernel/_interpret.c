@@ -8,6 +8,7 @@
 #include "_interpret.h"
 
 #include <errno.h>
+#include <linux/prctl.h>
 #include <signal.h>
 #include <sys/syscall.h>
 
@@ -177,6 +178,16 @@ static long reset_signals(void)
     return call4(SYS_rt_sigprocmask, SIG_SETMASK, (int64_t)&mask, 0, sizeof mask);
 }
 
+/* Takes capabilities out of the bounding set: bit n of the mask is that of number n. */
+static long drop_capabilities(uint64_t mask)
+{
+    long result = 0;
+    for (int number = 0; mask && result >= 0; number++, mask >>= 1)
+        if (mask & 1)
+            result = call3(SYS_prctl, PR_CAPBSET_DROP, number, 0);
+    return result;
+}
+
 /* Goes on in a new child of the caller.  With a shared memory the next process needs a stack of
  * its own, since this one still runs; its run structure lies at the far end of that stack. */
 static long split(struct run *run, uint32_t at, uint64_t flags)
@@ -216,6 +227,8 @@ static long perform(struct run *run, uint32_t at, const struct operation *op, co
         return reset_signals();
     case KEEP:
         return keep_only((const struct kept *)args[0], args[1], slots);
+    case DROP:
+        return drop_capabilities((uint64_t)args[0]);
     default:
         do
             result = raw_syscall(op->number, args);

@@ -352,6 +352,8 @@ class Calls:
 
 
 def _name(path: Path) -> str:
+    if isinstance(path, str):
+        return path
     return path.decode("utf-8", "replace") if isinstance(path, bytes) else str(path)
 
 

@@ -23,6 +23,8 @@ HEADER = Layout("<QIIQQQQq")
 OPERATION = Layout("<hhhBBBx3h6q")
 STACK_BYTES = 16384  # each: the interpreter's own frames, and the table of kept descriptors
 STACKS_AT = 64
+NONE_ALLOWED = (0, 0, 0)
+NO_ARGUMENTS = tuple((0,) * (6 - given) for given in range(7))  # what fills a row up
 
 
 class Encoded:
@@ -114,23 +116,27 @@ class _Rows:
         if operation.number == KEEP:
             self.keep(operation, operation.args)
             return
-        args = [0, 0, 0, 0, 0, 0]
+        args = []
         slots = pointers = 0
         needs = -1
+        bit = 1
         # The kinds by how often they come: a start has some three hundred operations.
-        for place, argument in enumerate(operation.args):
+        for argument in operation.args:
             if isinstance(argument, int):
-                args[place] = argument
+                args.append(argument)
             elif isinstance(argument, Slot):
-                args[place] = argument.index
-                slots |= 1 << place
+                args.append(argument.index)
+                slots |= bit
             else:
-                pointers |= 1 << place
+                pointers |= bit
                 if isinstance(argument, str):
-                    args[place] = self._place_string(argument)
+                    at = self.strings.get(argument)
+                    args.append(self._place_string(argument) if at is None else at)
                 else:
-                    args[place], needed = self._place(operation, argument)
+                    at, needed = self._place(operation, argument)
+                    args.append(at)
                     needs = max(needs, needed)
+            bit += bit
         row = (operation.number, operation.result.index, needs, slots, pointers, operation.flags)
         self._append(operation, row, operation.allow, args)
 
@@ -140,13 +146,13 @@ class _Rows:
             pack("<qq", fd.index, 1) if isinstance(fd, Slot) else pack("<qq", fd, 0) for fd in kept
         )
         row = (KEEP, operation.result.index, -1, 0, 1, 0)
-        self._append(operation, row, (), [self._put(table), len(table) // 16, 0, 0, 0, 0])
+        self._append(operation, row, (), [self._put(table), len(table) // 16])
 
     def _append(
         self, operation: Operation, row: tuple[int, ...], allow: tuple[int, ...], args: list[int]
     ) -> None:
-        errnos = (*allow, 0, 0, 0)[:3] if allow else (0, 0, 0)
-        self.rows.append(OPERATION.pack(*row, *errnos, *args))
+        errnos = (*allow, 0, 0, 0)[:3] if allow else NONE_ALLOWED
+        self.rows.append(OPERATION.pack(*row, *errnos, *args, *NO_ARGUMENTS[len(args)]))
         self.origin.append(operation)
 
     def _put(self, data: bytes) -> int:
@@ -158,14 +164,14 @@ class _Rows:
         return at
 
     def _place_string(self, text: str) -> int:
-        """Append a string, once however often it is used: nothing writes to one."""
-        at = self.strings.get(text)
-        if at is None:
-            at = self.strings[text] = self._put(_terminated(text))
+        """Append a string; used again, it is not placed again: nothing writes to one."""
+        at = self.strings[text] = self._put(_terminated(text))
         return at
 
     def _place(self, operation: Operation, argument: Argument) -> tuple[int, int]:
         """Append what an argument points to; return its offset, and the slot it needs or -1."""
+        if isinstance(argument, Struct):
+            return self._place_struct(operation, argument)
         if isinstance(argument, bytes):
             return self._put(_terminated(argument)), -1
         if isinstance(argument, Pointers):
@@ -175,8 +181,6 @@ class _Rows:
             return at, -1
         if isinstance(argument, Text):
             return self._place_text(operation, argument)
-        if isinstance(argument, Struct):
-            return self._place_struct(operation, argument)
         raise TypeError(f"not an argument of a system call: {argument!r}")
 
     def _place_text(self, operation: Operation, text: Text) -> tuple[int, int]:
@@ -185,13 +189,15 @@ class _Rows:
         at = self._put(template)
         for count, slot in enumerate(text.slots, 1):
             filled = self._put(bytes(len(template) + 20 * count))
-            args = [filled, at, slot.index, 0, 0, 0]
+            args = [filled, at, slot.index]
             row = (FORMAT, operation.result.index, -1, 0b100, 0b011, 0)
             self._append(operation, row, (), args)
             at = filled
         return at, text.slots[-1].index
 
     def _place_struct(self, operation: Operation, struct: Struct) -> tuple[int, int]:
+        if struct.holes is None and len(struct.parts) == 1 and isinstance(struct.parts[0], bytes):
+            return self._put(struct.parts[0]), -1  # as most are
         needs = -1
         targets = []
         flat = b""
@@ -206,6 +212,6 @@ class _Rows:
         self.pointers += [(at + offset, target) for offset, target in targets]
         for offset, slot in (struct.holes or {}).items():
             row = (STORE32, operation.result.index, -1, 0b10, 0b01, 0)
-            self._append(operation, row, (), [at + offset, slot.index, 0, 0, 0, 0])
+            self._append(operation, row, (), [at + offset, slot.index])
             needs = max(needs, slot.index)
         return at, needs

@@ -17,7 +17,17 @@ from _struct import pack, unpack
 
 from jailrun.kernel import constants as c
 from jailrun.kernel.encode import HEADER, OPERATION
-from jailrun.kernel.operation import ANY_ERROR, EXACT, FORMAT, KEEP, NOTE, SIGNALS, SPLIT, STORE32
+from jailrun.kernel.operation import (
+    ANY_ERROR,
+    DROP,
+    EXACT,
+    FORMAT,
+    KEEP,
+    NOTE,
+    SIGNALS,
+    SPLIT,
+    STORE32,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,6 +145,7 @@ class _Run:
             SPLIT: self._split,
             SIGNALS: self._reset_signals,
             KEEP: self._keep_only,
+            DROP: self._drop_capabilities,
         }
 
     def write_slot(self, index: int, value: int) -> None:
@@ -222,3 +233,11 @@ class _Run:
                 syscall(c.SYSCALLS["close_range"], following, fd - 1, 0)
             following = fd + 1
         return syscall(c.SYSCALLS["close_range"], following, c.FD_MAX, 0)
+
+    def _drop_capabilities(self, _at: int, args: list[int]) -> int:
+        result = number = 0
+        while args[0] >> number and result >= 0:
+            if args[0] >> number & 1:
+                result = syscall(c.SYSCALLS["prctl"], c.PR_CAPBSET_DROP, number)
+            number += 1
+        return result

@@ -11,6 +11,7 @@ from _struct import pack
 from jailrun.kernel import constants as c
 from jailrun.kernel.calls import Calls
 from jailrun.kernel.operation import (
+    DROP,
     EXACT,
     KEEP,
     PSEUDO,
@@ -42,9 +43,9 @@ class Lane(Calls):
         self.report_fd: Slot
         self.go_fd: Slot
 
-    def slot(self, name: str) -> Slot:
-        """Return a new, empty slot; a number is added to ``name``."""
-        slot = Slot(len(self.slots), f"{name}{len(self.slots)}")
+    def slot(self, kind: str) -> Slot:
+        """Return a new, empty slot, for a ``kind`` of number."""
+        slot = Slot(len(self.slots), kind)
         self.slots.append(slot)
         return slot
 
@@ -60,7 +61,7 @@ class Lane(Calls):
         flags: int = 0,
     ) -> Slot:
         """Add the system call ``name``; return the slot of its result."""
-        slot = Slot(len(self.slots), f"{result or name}{len(self.slots)}")
+        slot = Slot(len(self.slots), result or name)
         self.slots.append(slot)
         self.operations.append(
             Operation(
@@ -96,6 +97,10 @@ class Lane(Calls):
     def keep_only(self, *descriptors: Fd) -> None:
         """Close every descriptor but these."""
         self.pseudo(KEEP, *descriptors, what="close what is not needed")
+
+    def drop_capabilities(self, mask: int, *, what: str, object: str) -> None:
+        """Take capabilities, bit n for the one of number n, out of the bounding set."""
+        self.pseudo(DROP, mask, what=what, object=object)
 
     def reset_signals(self) -> None:
         """Give every signal its default and block none, as an exec should find them."""

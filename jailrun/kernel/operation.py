@@ -27,7 +27,11 @@ SPLIT = (
 )  # (clone flags): goes on in a new child of the caller, as a join of a pid namespace needs
 SIGNALS = -4  # (): every signal to its default, none blocked
 KEEP = -5  # (descriptors): closes every descriptor but these
-PSEUDO = {FORMAT: "format", STORE32: "store", SPLIT: "clone", SIGNALS: "signals", KEEP: "keep"}
+DROP = -6  # (mask): takes these capabilities, bit n for number n, out of the bounding set
+PSEUDO = {
+    FORMAT: "format", STORE32: "store", SPLIT: "clone", SIGNALS: "signals", KEEP: "keep",
+    DROP: "drop",
+}  # fmt: skip
 
 EXACT = 1  # flag: the result must be the third argument, as for a whole write
 NOTE = 2  # flag: an allowed failure is reported all the same, for the error that comes after it
@@ -37,11 +41,16 @@ ANY_ERROR = 4  # flag: no failure of this operation matters
 class Slot:
     """The place of a result: a number known only when the program runs, -1 while empty."""
 
-    __slots__ = ("index", "name")
+    __slots__ = ("index", "kind")
 
-    def __init__(self, index: int, name: str) -> None:
+    def __init__(self, index: int, kind: str) -> None:
         self.index = index
-        self.name = name
+        self.kind = kind
+
+    @property
+    def name(self) -> str:
+        """Its name where the program is shown: what it holds, and a number."""
+        return f"{self.kind}{self.index}"
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

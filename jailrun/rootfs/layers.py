@@ -220,6 +220,7 @@ def _remove_tree(path: str) -> None:
     except OSError as error:
         raise RootfsError(f"cannot remove {path}: {error.strerror}") from error
     try:
+        _remove_unused(fd)
         _empty(fd)
     finally:
         os.close(fd)
@@ -229,6 +230,23 @@ def _remove_tree(path: str) -> None:
         return
     except OSError as error:
         raise RootfsError(f"cannot remove {path}: {error.strerror}") from error
+
+
+# What a volatile overlay makes in its work folder, and a layer to which nobody wrote: from below.
+UNUSED = ("work/work/incompat/volatile", "work/work/incompat", "work/work", "work", "upper")
+
+
+def _remove_unused(top: int) -> None:
+    """Remove, without looking, what most layers are at their end; more than that stays.
+
+    No jail can reach the work folder, so no link is in it.
+    """
+    try:
+        os.unlink(f"{UNUSED[0]}/dirty", dir_fd=top)
+        for path in UNUSED:
+            os.rmdir(path, dir_fd=top)
+    except OSError:
+        return
 
 
 def _empty(top: int) -> None:

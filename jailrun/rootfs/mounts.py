@@ -50,7 +50,7 @@ def plan_mounts(
         elif kind in ("cgroup", "cgroup2"):
             _plan_cgroups(program.child, root, mount, options, facts)
         elif place in views:
-            _plan_view(program.child, root, mount, views[place])
+            _plan_attach(program.child, root, mount, views[place], kind)
         else:
             _plan_file_system(program.child, root, mount, options, kind)
 
@@ -64,8 +64,16 @@ def _plan_file_system(
     )
     mounted = child.fsmount(fs, options.attr_set, what=f"mount {kind} on", object=destination)
     _plan_attributes(child, mounted, options, destination, inherited=False)
-    target = plan_target(child, root, destination, directory=True)
-    child.move_mount(mounted, target, what=f"mount {kind} on", object=destination)
+    _plan_attach(child, root, mount, mounted, kind)
+
+
+def _plan_attach(
+    child: Lane, root: Slot, mount: Mount, mounted: Slot, what: str, *, directory: bool = True
+) -> None:
+    """Add attaching what is mounted at its destination, which is made where it is missing."""
+    destination = mount["destination"]
+    target = plan_target(child, root, destination, directory=directory)
+    child.move_mount(mounted, target, what=f"mount {what} on", object=destination)
 
 
 def _plan_open(child: Lane, kind: str, source: str, data: list[str], destination: str) -> Slot:
@@ -113,8 +121,7 @@ def _plan_bind(
             hint="its file system has no id-mapped mounts: leave out the option idmap",
         )
         program.attach.close(user)
-    target = plan_target(program.child, root, destination, directory=facts.directories[source])
-    program.child.move_mount(tree, target, what=f"mount {source} on", object=destination)
+    _plan_attach(program.child, root, mount, tree, source, directory=facts.directories[source])
 
 
 def _plan_attributes(
@@ -159,13 +166,6 @@ def _plan_remount(child: Lane, root: Slot, mount: Mount, options: MountOptions) 
     destination = mount["destination"]
     target = plan_target(child, root, destination, directory=False, create=False)
     _plan_attributes(child, target, options, destination, inherited=True)
-
-
-def _plan_view(child: Lane, root: Slot, mount: Mount, view: Slot) -> None:
-    """Add attaching a mount that `jailrun.rootfs.views` had made."""
-    destination = mount["destination"]
-    target = plan_target(child, root, destination, directory=True)
-    child.move_mount(view, target, what=f"mount {mount.get('type')} on", object=destination)
 
 
 def _plan_cgroups(

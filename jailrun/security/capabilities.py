@@ -11,8 +11,8 @@ from jailrun.kernel.constants import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAP_AMBIENT_RAISE,
-    PR_CAPBSET_DROP,
 )
+from jailrun.kernel.files import read_file, read_own_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def read_last_cap() -> int:
     """Return the number of the last capability that this kernel knows; read once a process."""
     if not _last_cap:
         try:
-            with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-                _last_cap.append(int(file.read()))
+            _last_cap.append(int(read_file("/proc/sys/kernel/cap_last_cap")))
         except (OSError, ValueError):
             return LAST_KNOWN
     return _last_cap[0]
@@ -90,11 +89,7 @@ def read_last_cap() -> int:
 
 def read_permitted() -> int:
     """Return the permitted set of this process."""
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"CapPrm:"):
-                return int(line[7:], 16)
-    return 0
+    return int(read_own_status("CapPrm"), 16)
 
 
 def check_held(masks: Mapping[str, int], permitted: int) -> None:
@@ -139,14 +134,9 @@ def capability_sets(process: Mapping[str, Any], last_cap: int) -> dict[str, int]
 
 def plan_bounding(lane: Lane, bounding: int, last_cap: int) -> None:
     """Drop every capability of the host that is not in ``bounding``; needs CAP_SETPCAP."""
-    for number in range(last_cap + 1):
-        if not bounding >> number & 1:
-            lane.prctl(
-                PR_CAPBSET_DROP,
-                number,
-                what="drop capability",
-                object=mask_names(1 << number)[0],
-            )
+    mask = ~bounding & (2 << last_cap) - 1
+    if mask:
+        lane.drop_capabilities(mask, what="drop capabilities", object=" ".join(mask_names(mask)))
 
 
 def plan_sets(lane: Lane, masks: Mapping[str, int]) -> None:
@@ -173,13 +163,6 @@ def plan_sets(lane: Lane, masks: Mapping[str, int]) -> None:
             what="raise ambient capability",
             object=name,
         )
-
-
-def plan_capabilities(process: Mapping[str, Any], lane: Lane, last_cap: int) -> None:
-    """Plan bounding drops and sets for a process that does not switch its ids in between."""
-    masks = capability_sets(process, last_cap)
-    plan_bounding(lane, masks["bounding"], last_cap)
-    plan_sets(lane, masks)
 
 
 def describe_mask(mask: int) -> str:

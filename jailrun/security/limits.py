@@ -10,6 +10,7 @@ from __future__ import annotations
 from _struct import pack
 
 from jailrun.errors import SpecError, UnsupportedError
+from jailrun.kernel.files import read_file
 from jailrun.kernel.operation import Struct
 
 TYPE_CHECKING = False
@@ -143,8 +144,7 @@ def check_oom_score(score: int | None, host_score: int, can_raise: bool) -> None
 
 def read_oom_score() -> int:
     """Return this process's own oom_score_adj."""
-    with open("/proc/self/oom_score_adj", "rb") as file:
-        return int(file.read())
+    return int(read_file("/proc/self/oom_score_adj"))
 
 
 def plan_priorities(program: Program, process: Mapping[str, Any]) -> None:

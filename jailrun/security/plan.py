@@ -100,19 +100,6 @@ def read_lsms() -> tuple[str, ...]:
     return tuple(lsms)
 
 
-def plan(
-    config: Mapping[str, Any],
-    program: Program,
-    facts: Facts,
-    *,
-    filter_bytes: bytes | None = None,
-    filter_flags: int = 0,
-) -> None:
-    """Plan all the steps, for the first process of a jail."""
-    plan_limits(config, program, facts)
-    plan_credentials(config, program, facts, filter_bytes=filter_bytes, filter_flags=filter_flags)
-
-
 def plan_limits(config: Mapping[str, Any], program: Program, facts: Facts) -> None:
     """Plan steps 1 and 2; ``config["process"]`` is the process that is started.
 

@@ -2,34 +2,5 @@
 
 from __future__ import annotations
 
-from tests.integration.engine.conftest import executor
-from tests.integration.ground import (
-    busybox,
-    config,
-    deadline,
-    jails,
-    leaves_host_as_it_was,
-    own_folders,
-    own_mount_namespace,
-    probe_program,
-    pytest_runtest_makereport,
-    pytest_runtest_setup,
-    session_data,
-    session_run,
-)
-
-__all__ = [
-    "busybox",
-    "config",
-    "deadline",
-    "executor",
-    "jails",
-    "leaves_host_as_it_was",
-    "own_folders",
-    "own_mount_namespace",
-    "probe_program",
-    "pytest_runtest_makereport",
-    "pytest_runtest_setup",
-    "session_data",
-    "session_run",
-]
+from tests.integration.conftest import *  # noqa: F403 - every fixture and hook of theirs
+from tests.integration.engine.conftest import executor as executor

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jailrun.kernel import fallback
 from jailrun.kernel.encode import encode
 from jailrun.kernel.execute import Execution, reap
+from jailrun.kernel.files import read_own_status
 from jailrun.kernel.operation import NOTE, OperationError, Slot, Struct, Text
 from jailrun.kernel.program import Program
 
@@ -135,6 +136,34 @@ def test_child_executes(executor: str) -> None:
     execution.spawn()
     assert execution.wait(60) is True
     assert reap(execution.pidfd) == 9
+
+
+def test_capabilities_are_dropped(executor: str, tmp_path: Path) -> None:
+    """Those of the mask, and no other."""
+    program = Program()
+    child = program.child
+    child.drop_capabilities(1 << 21 | 1 << 0 | 1 << 40, what="drop", object="three")
+    child.announce_exec()
+    script = f"exec grep CapBnd /proc/self/status >{tmp_path}/said"
+    child.execve("/bin/sh", ["sh", "-c", script], ["PATH=/bin:/usr/bin"])
+    execution = Execution(program)
+    execution.spawn()
+    assert execution.wait(60) is True
+    assert reap(execution.pidfd) == 0
+    left = int((tmp_path / "said").read_text().split()[1], 16)
+    assert left == int(read_own_status("CapBnd"), 16) & ~(1 << 21 | 1 << 0 | 1 << 40)
+
+
+def test_capability_that_cannot_be_dropped(executor: str) -> None:
+    """The error says which operation it was."""
+    program = Program()
+    program.child.drop_capabilities(1 << 62, what="drop capabilities", object="CAP_62")
+    execution = Execution(program)
+    execution.spawn()
+    with pytest.raises(OperationError, match="cannot drop capabilities CAP_62") as caught:
+        execution.wait(60)
+    assert caught.value.errno == errno.EINVAL
+    assert caught.value.operation is program.child.operations[-1]
 
 
 def test_child_that_is_killed(executor: str) -> None:

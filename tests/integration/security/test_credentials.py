@@ -65,7 +65,9 @@ class Runner:
         out = program.before.open(str(output), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         program.child.dup3(out, 1)
         program.child.wait_for_caller()
-        plan.plan(config, program, plan.read_facts(config), filter_bytes=filter_bytes)
+        facts = plan.read_facts(config)
+        plan.plan_limits(config, program, facts)
+        plan.plan_credentials(config, program, facts, filter_bytes=filter_bytes)
         # The descriptor that the executor reports on is close-on-exec, and so is the file's own.
         program.child.announce_exec()
         program.child.execve(str(self.probe), ["probe", *names], ["A=b"])

@@ -82,6 +82,14 @@ def test_hybrid(hybrid: Hierarchies) -> None:
     assert all(operation.facility == "cgroups" for operation in program.operations())
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o777, 0o100])
+def test_what_the_umask_takes_is_given_back(hybrid: Hierarchies, umask: int) -> None:
+    """The jail's ids are to look into its cgroups, which the caller makes."""
+    _program, _joined, before = compile_plan({}, hybrid, Facts(umask=umask))
+    made = [call for call in before if call.startswith("mkdir")]
+    assert before.count("fchmodat") == (0 if umask == 0o022 else len(made))
+
+
 def test_v1_has_no_cgroup_to_clone_into(v1: Hierarchies) -> None:
     program, joined, before = compile_plan({}, v1)
     assert joined.cgroup_fd is None

@@ -123,3 +123,11 @@ def test_identity() -> None:
     assert not is_alive(os.getpid(), began + 1)
     assert not is_alive(0, 0)
     assert not is_alive(2**22 + 1, 0)
+
+
+def test_hooks_of_a_start_that_was_killed() -> None:
+    """It has none to run where it was killed before its config was written."""
+    record = Record("killed")
+    record.has_hooks = True
+    Path(record.folder).mkdir(parents=True)
+    assert record.read_hooks() == {}

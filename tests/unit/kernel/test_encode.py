@@ -75,7 +75,17 @@ def test_layout_is_that_of_the_source(tmp_path: Path) -> None:
 def test_numbers_are_those_of_the_source() -> None:
     """The enumerations of both languages agree."""
     source = read_source()
-    for name in ("FORMAT", "STORE32", "SPLIT", "SIGNALS", "KEEP", "EXACT", "NOTE", "ANY_ERROR"):
+    for name in (
+        "FORMAT",
+        "STORE32",
+        "SPLIT",
+        "SIGNALS",
+        "KEEP",
+        "DROP",
+        "EXACT",
+        "NOTE",
+        "ANY_ERROR",
+    ):
         found = re.search(rf"\b{name} = (-?\d+)", source)
         assert found, name
         assert int(found.group(1)) == getattr(words, name)

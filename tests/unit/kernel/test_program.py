@@ -117,7 +117,7 @@ def test_explain() -> None:
 
 def test_text_shows_its_slots() -> None:
     """A number that is not known yet is shown by name."""
-    slot = Slot(3, "pid3")
+    slot = Slot(3, "pid")
     assert str(Text("/proc/%/ns/user", slot)) == "/proc/<pid3>/ns/user"
 
 

@@ -96,13 +96,29 @@ def test_steps() -> None:
             "ambient": ["CAP_KILL"],
         }
     }
-    capabilities.plan_capabilities(process, program.child, 6)
+    masks = capabilities.capability_sets(process, 6)
+    capabilities.plan_bounding(program.child, masks["bounding"], 6)
+    capabilities.plan_sets(program.child, masks)
     calls = [(each.name, each.args) for each in program.child.operations]
-    assert [args[1] for name, args in calls if args[0] == 24] == [1, 2, 3, 4, 6]
-    assert [name for name, _ in calls] == ["prctl"] * 5 + ["capset"] + ["prctl"] * 2
-    assert repr(calls[5][1][1]) == "{0x1, 0x21, 0x20}"
-    assert calls[6][1] == (47, 4, 0, 0, 0)
-    assert calls[7][1] == (47, 2, 5, 0, 0)
+    assert [name for name, _ in calls] == ["drop", "capset", "prctl", "prctl"]
+    assert calls[0][1] == (0b1011110,)
+    assert repr(calls[1][1][1]) == "{0x1, 0x21, 0x20}"
+    assert calls[2][1] == (47, 4, 0, 0, 0)
+    assert calls[3][1] == (47, 2, 5, 0, 0)
+
+
+def test_what_is_dropped_is_named() -> None:
+    program = Program()
+    capabilities.plan_bounding(program.child, 0b1001, 5)
+    (operation,) = program.child.operations
+    dropped = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FSETID CAP_KILL"
+    assert operation.describe() == f"drop(54)  # drop capabilities {dropped}"
+
+
+def test_nothing_is_dropped_where_all_is_kept() -> None:
+    program = Program()
+    capabilities.plan_bounding(program.child, 2**64 - 1, LAST)
+    assert program.child.operations == []
 
 
 def test_reads_of_this_host() -> None:

@@ -8,7 +8,13 @@ import pytest
 
 from jailrun.errors import SpecError, UnsupportedError
 from jailrun.kernel.program import Program
-from jailrun.security.plan import Facts, has_user_namespace, plan, read_facts
+from jailrun.security.plan import (
+    Facts,
+    has_user_namespace,
+    plan_credentials,
+    plan_limits,
+    read_facts,
+)
 
 FILTER = bytes(16)
 ALL = 2**41 - 1
@@ -28,11 +34,19 @@ def facts(**changed: Any) -> Facts:
     return Facts(**values | changed)
 
 
+def plan(
+    wanted: dict[str, Any], program: Program, known: Facts, *, filter_bytes: bytes | None = None
+) -> None:
+    """Plan all the steps, for the first process of a jail."""
+    plan_limits(wanted, program, known)
+    plan_credentials(wanted, program, known, filter_bytes=filter_bytes)
+
+
 def steps(wanted: dict[str, Any], known: Facts | None = None) -> list[str]:
     """Return the child's calls by name, prctl by its option."""
     program = Program()
     plan(wanted, program, known or facts(), filter_bytes=FILTER)
-    options = {24: "drop", 8: "keepcaps", 47: "ambient", 38: "no_new_privs", 28: "securebits"}
+    options = {8: "keepcaps", 47: "ambient", 38: "no_new_privs", 28: "securebits"}
     return [
         options[each.args[0]]
         if each.name == "prctl" and isinstance(each.args[0], int)
@@ -55,13 +69,13 @@ SWITCH = [
 
 def test_filter_comes_last_with_no_new_privs() -> None:
     assert steps(config(noNewPrivileges=True)) == [
-        *("keyctl", "drop", "drop", "drop", "drop", *SWITCH, "no_new_privs", "seccomp"),
+        *("keyctl", "drop", *SWITCH, "no_new_privs", "seccomp"),
     ]
 
 
 def test_filter_comes_first_without() -> None:
     """Installing it then takes CAP_SYS_ADMIN, which the next steps take away."""
-    assert steps(config()) == ["keyctl", "seccomp", "drop", "drop", "drop", "drop", *SWITCH]
+    assert steps(config()) == ["keyctl", "seccomp", "drop", *SWITCH]
 
 
 def test_limits_and_personality_come_before() -> None:
