@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from bench.worker import Sample
 
 
-def find_peer(name: str) -> str:
+def find_peer(name: str, *, package: str = "") -> str:
     """Return the path of a peer's program; raise BenchError, with what to type, without it."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
     if path is None:
-        raise BenchError(f"{name} is not installed: apt-get install --no-install-recommends {name}")
+        needed = package or name
+        raise BenchError(
+            f"{name} is not installed: apt-get install --no-install-recommends {needed}"
+        )
     return path
 
 
@@ -88,7 +91,7 @@ class Podman:
     podman would raise them, which not every root may.  ``--rootfs`` spares it its image store.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, *, network: str = "none") -> None:
         find_peer("runc")
         # A short name: podman takes 50 characters at most.
         store = Path(tempfile.mkdtemp(prefix="p-", dir=ground.folder))
@@ -100,7 +103,7 @@ class Podman:
             *("--cgroup-manager", "cgroupfs", "--runtime", "runc"),
         ]
         self.options = [
-            *("--network", "none", "--cgroup-parent", f"/{ground.name}"),
+            *("--network", network, "--cgroup-parent", f"/{ground.name}"),
             *("--memory", MEMORY.lower(), "--cpus", str(CPUS), "--pids-limit", str(PIDS)),
             *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
             *("--security-opt", f"seccomp={ground.profile_path}"),

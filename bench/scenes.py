@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import ours, peers
+from bench import networks, ours, peers
 from bench.table import Row, Table, Target
 from bench.worker import BenchError, Team
 
@@ -161,10 +161,62 @@ def read_parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def compare_networks(ground: Ground, rounds: int) -> Table:
+    """Compare starts with a bridge: our default network with what the peers call theirs."""
+    ours_name, podman, lxc = "bin/jailrun run", "podman run, bridge", "lxc-start, bridge"
+    contestants: dict[str, Contestant] = {
+        "jailrun.run, default network": partial(networks.run_in_process, ground),
+        ours_name: partial(networks.run_command_line, ground),
+        podman: partial(networks.run_podman, ground),
+        lxc: partial(networks.run_lxc, ground),
+    }
+    targets = [Target(ours_name, 0.15, podman), Target(ours_name, 1.0, lxc)]
+    title = "start to exit of /bin/true, in a network"
+    return measure("network", title, podman, contestants, targets, rounds)
+
+
+def compare_crowds(ground: Ground, rounds: int) -> Table:
+    """Compare the start of the 10th and of the 200th jail of a network."""
+    few, many = "jailrun.run, the 10th in its network", "jailrun.run, the 200th in its network"
+    contestants: dict[str, Contestant] = {
+        few: partial(networks.run_among, ground, 9),
+        many: partial(networks.run_among, ground, 199),
+    }
+    title = "start to exit of /bin/true, among others"
+    return measure("crowd", title, few, contestants, [Target(many, 1.2, few)], rounds)
+
+
+def compare_throughput(ground: Ground, rounds: int) -> Table:
+    """Compare what passes through a bridge, and through a published port, with a bare link."""
+    bare, plain = "a bare veth pair", "a plain bridge, without rules"
+    between, published = "from jail to jail", "published port, from outside"
+    contestants: dict[str, Sequence[Contestant]] = {
+        bare: [partial(networks.pass_veth, ground)],
+        plain: [partial(networks.pass_plain_bridge, ground)],
+        "from the host to a jail": [partial(networks.pass_bridge, ground, from_host=True)],
+        between: [partial(networks.pass_bridge, ground)],
+        "published port, from the host": [partial(networks.pass_published, ground, from_host=True)],
+        published: [partial(networks.pass_published, ground)],
+    }
+    race = Rounds(contestants)
+    figures = race.run(min(rounds, 10))  # each takes some seconds
+    rows = [Row(name, values) for name, values in figures.items()]
+    targets = [
+        Target(name, 0.95, against, at_least=True)
+        for against in (bare, plain)
+        for name in (between, published)
+    ]
+    title = "TCP through a network (more is better)"
+    return Table("throughput", title, "Gbit/s", bare, rows, targets, race.absent)
+
+
 SCENES: dict[str, Scene] = {
     "start": compare_starts,
     "command": compare_commands,
     "exec": compare_execs,
     "rate": compare_rates,
     "memory": compare_memory,
+    "network": compare_networks,
+    "crowd": compare_crowds,
+    "throughput": compare_throughput,
 }

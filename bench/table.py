@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What is to hold: the median of ``name`` is at most ``limit``.
+    """What is to hold: the median of ``name`` is at most ``limit``, or at least.
 
     The limit counts in medians of ``against`` where that is given, else in the table's unit.
     """
@@ -42,6 +42,7 @@ class Target(NamedTuple):
     name: str
     limit: float
     against: str = ""
+    at_least: bool = False
 
 
 class Table(NamedTuple):
@@ -76,7 +77,10 @@ def check_target(table: Table, target: Target) -> tuple[float, bool] | None:
         reached = read_ratio(table, target.name, target.against)
     else:
         reached = row.median() if row else None
-    return None if reached is None else (reached, reached <= target.limit)
+    if reached is None:
+        return None
+    met = reached >= target.limit if target.at_least else reached <= target.limit
+    return reached, met
 
 
 def format_number(value: float) -> str:
@@ -103,7 +107,8 @@ def format_table(table: Table) -> list[str]:
 def format_target(table: Table, target: Target) -> str:
     """Return what was aimed at and what was reached, as text."""
     unit = f" x {target.against}" if target.against else f" {table.unit}"
-    text = f"target: {target.name} <= {target.limit:g}{unit}"
+    sign = ">=" if target.at_least else "<="
+    text = f"target: {target.name} {sign} {target.limit:g}{unit}"
     result = check_target(table, target)
     if result is None:
         return f"{text}: not measured"

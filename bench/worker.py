@@ -36,8 +36,8 @@ class BenchError(Exception):
 class Sample(Protocol):
     """What is measured."""
 
-    def take(self) -> None:
-        """Do it once; raise BenchError where it fails."""
+    def take(self) -> float | None:
+        """Do it once, return the figure; None: the seconds it took.  BenchError where it fails."""
 
     def settle(self) -> None:
         """Wait, after it was timed, for what it leaves running."""
@@ -52,6 +52,20 @@ class Plain:
     def take(self) -> None:
         """Do it once."""
         self._take()
+
+    def settle(self) -> None:
+        """Return at once."""
+
+
+class Figure:
+    """A sample that measures by itself."""
+
+    def __init__(self, take: Callable[[], float]) -> None:
+        self._take = take
+
+    def take(self) -> float:
+        """Return the figure."""
+        return self._take()
 
     def settle(self) -> None:
         """Return at once."""
@@ -132,10 +146,10 @@ def _work(contestant: Contestant, from_parent: int, to_parent: int) -> NoReturn:
 
 def _measure(sample: Sample) -> float:
     begin = time.perf_counter()
-    sample.take()
+    figure = sample.take()
     seconds = time.perf_counter() - begin
     sample.settle()
-    return seconds
+    return seconds if figure is None else figure
 
 
 class Team:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jailrun.errors import ImageError as ImageError
     from jailrun.errors import JailError as JailError
     from jailrun.errors import NamespaceError as NamespaceError
+    from jailrun.errors import NetworkError as NetworkError
     from jailrun.errors import NotFoundError as NotFoundError
     from jailrun.errors import RootfsError as RootfsError
     from jailrun.errors import SecurityError as SecurityError
@@ -57,8 +58,8 @@ _API = (
 )
 _ERRORS = (
     *("CgroupError", "CommandNotExecutableError", "CommandNotFoundError", "ConflictError"),
-    *("ImageError", "JailError", "NamespaceError", "NotFoundError", "RootfsError"),
-    *("SecurityError", "SpecError", "UnsupportedError"),
+    *("ImageError", "JailError", "NamespaceError", "NetworkError", "NotFoundError"),
+    *("RootfsError", "SecurityError", "SpecError", "UnsupportedError"),
 )
 __all__ = [*_API, *_ERRORS]
 

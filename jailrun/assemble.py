@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 
 from jailrun.engine.prepare import can_raise_limits
-from jailrun.engine.record import random_name
+from jailrun.engine.record import load, random_name
+from jailrun.engine.state import ALIVE, read_status
 from jailrun.errors import ConflictError, JailError
 from jailrun.images.lookup import Image, MissingImageError, resolve
 from jailrun.jsontext import loads
@@ -24,6 +25,7 @@ from jailrun.spec.compile import compile_config
 from jailrun.spec.default import default_config
 from jailrun.spec.facts import read_device, read_host_facts
 from jailrun.spec.limits import set_resources
+from jailrun.spec.network import parse_networks
 from jailrun.units import parse_pair, show
 
 TYPE_CHECKING = False
@@ -75,6 +77,7 @@ def assemble(
         request["rootfs"] = image.root
     _set_user(request, image)
     _load_profile(request)
+    _find_network(request)
     if request.get("host") is None:
         request["host"] = read_facts(rlimits_asked=bool(request.get("ulimit")))
     request.setdefault("stat_device", read_device)
@@ -236,6 +239,24 @@ def assemble_resources(current: Config, /, **limits: Unpack[Request]) -> Resourc
         swap = old["swap"]
         new["swap"] = swap if swap < 0 else new["limit"] + max(swap - old["limit"], 0)
     return resources
+
+
+# --- another's network ---------------------------------------------------------------------------
+def _find_network(request: Request) -> None:
+    """Look up the jail whose network is to be shared; names are found there as that jail does."""
+    other = parse_networks(request.get("network")).other
+    if not other:
+        return
+    record = load(other)
+    if read_status(record) not in ALIVE:
+        raise ConflictError(
+            f"cannot share the network of jail {other}: it is {read_status(record)}",
+            hint="start it first, or see what runs: jailrun ls",
+        )
+    request["network_path"] = f"/proc/{record.pid}/ns/net"
+    nics = record.network["nics"] if record.network else []
+    if nics and nics[0]["driver"] == "bridge" and not request.get("dns"):
+        request["dns"] = [each for each in (nics[0]["gateway"], nics[0]["gateway6"]) if each]
 
 
 # --- the rest ------------------------------------------------------------------------------------

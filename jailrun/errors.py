@@ -84,6 +84,10 @@ class NamespaceError(JailError):
     """A namespace could not be made, joined or configured."""
 
 
+class NetworkError(JailError):
+    """A network, an address or a port cannot be had."""
+
+
 class SecurityError(JailError):
     """A security setting (capabilities, seccomp, ids, rlimits) could not be applied."""
 

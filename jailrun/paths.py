@@ -2,7 +2,7 @@
 
 Two roots, each moved by an environment variable (tests, nested use, several instances):
 
-* ``JAILRUN_DATA``, ``/var/lib/jailrun``: images, writable layers, logs; survives a reboot.
+* ``JAILRUN_DATA``, ``/var/lib/jailrun``: images, networks, layers, logs; survives a reboot.
 * ``JAILRUN_RUN``, ``/run/jailrun``: what is true only while a jail exists; lost at reboot.
 
 Functions, not constants, so that a program may set the variables after the import.
@@ -26,6 +26,16 @@ def run_dir() -> str:
 def jails_dir() -> str:
     """Return the folder of the records, one folder a jail."""
     return f"{run_dir()}/jails"
+
+
+def network_runs_dir() -> str:
+    """Return the folder of what networks have while the host is up: leases, their resolvers."""
+    return f"{run_dir()}/networks"
+
+
+def networks_dir() -> str:
+    """Return the folder of the networks' definitions."""
+    return f"{data_dir()}/networks"
 
 
 def layers_dir() -> str:

@@ -213,6 +213,11 @@ def parse_rate(value: str | int, what: str = "the rate") -> int:
         number, suffix = _split_suffix(value)
         scale = _RATES.get(suffix.lower()) if suffix.isascii() else None
         rate = _scaled(number, scale) if scale else None
+    if rate == 0 or value == "0":
+        raise JailError(
+            f"{what} {show(value)} is not possible: a rate of 0 lets nothing pass",
+            hint="leave it out for no limit, or write one above 0, as 100mbit",
+        )
     if rate is None or not 0 < rate <= INT64_MAX:
         raise JailError(
             f"{what} {show(value)} is not a rate",

@@ -53,7 +53,14 @@ if TYPE_CHECKING:
         sysctl: list[str] | dict[str, str] | None
         ulimit: list[str] | None
         oom_score_adj: str | int | None
-        network: str | None
+        network: str | list[str] | None
+        publish: list[str] | None
+        deny: list[str] | None
+        dns: list[str] | None
+        dns_search: list[str] | None
+        dns_option: list[str] | None
+        add_host: list[str] | None
+        names: bool | None
         pid: str | None
         ipc: str | None
         uts: str | None

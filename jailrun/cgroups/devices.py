@@ -10,9 +10,8 @@ cannot be said there and is refused.
 
 from __future__ import annotations
 
-from _struct import pack
-
 from jailrun.errors import SpecError, UnsupportedError
+from jailrun.kernel import bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,65 +129,41 @@ def plan_lines(rules: Iterable[Rule]) -> list[tuple[str, str]]:
     return [(first, "a"), *((then, format_line(key, access)) for key, access in found.items())]
 
 
-# --- BPF: linux/bpf.h, Documentation/bpf/standardization/instruction-set.rst -----------------
-BPF_PROG_LOAD, BPF_PROG_ATTACH = 5, 8
-BPF_PROG_TYPE_CGROUP_DEVICE = 15
-BPF_CGROUP_DEVICE = 6
-BPF_F_ALLOW_MULTI = 2
-_LOAD_WORD, _MOVE, _MOVE_REGISTER, _AND, _SHIFT_RIGHT = 0x61, 0xB7, 0xBF, 0x57, 0x77
-_JUMP_EQUAL, _JUMP_UNEQUAL, _EXIT = 0x15, 0x55, 0x95
-_RESULT, _CONTEXT, _WANTED, _KIND, _MAJOR, _MINOR = range(6)  # the registers r0 to r5
-
-
-def _instruction(
-    code: int, target: int = 0, source: int = 0, jump: int = 0, value: int = 0
-) -> bytes:
-    return pack("<BBhi", code, source << 4 | target, jump, value)
-
-
-def _leave(result: int) -> bytes:
-    return _instruction(_MOVE, _RESULT, value=result) + _instruction(_EXIT)
-
-
+# --- BPF ------------------------------------------------------------------------------------------
 def plan_bpf(rules: Iterable[Rule]) -> bytes:
     """Return the instructions of a BPF_PROG_TYPE_CGROUP_DEVICE program, 8 bytes each.
 
     It looks at the rules from the last to the first: a matching rule that denies any access still
     wanted ends it, one that allows takes its accesses off what is wanted until nothing is.
     """
+    context, wanted, kind_of, major_of, minor_of = bpf.R1, bpf.R2, bpf.R3, bpf.R4, bpf.R5
     parts = [
         # struct bpf_cgroup_dev_ctx: access << 16 | kind, major, minor
-        _instruction(_LOAD_WORD, _WANTED, _CONTEXT, 0),
-        _instruction(_MOVE_REGISTER, _KIND, _WANTED),
-        _instruction(_AND, _KIND, value=0xFFFF),
-        _instruction(_SHIFT_RIGHT, _WANTED, value=16),
-        _instruction(_LOAD_WORD, _MAJOR, _CONTEXT, 4),
-        _instruction(_LOAD_WORD, _MINOR, _CONTEXT, 8),
+        bpf.load_word(wanted, context, 0),
+        bpf.copy(kind_of, wanted),
+        bpf.mask(kind_of, 0xFFFF),
+        bpf.shift_right(wanted, 16),
+        bpf.load_word(major_of, context, 4),
+        bpf.load_word(minor_of, context, 8),
     ]
     for allow, kind, major, minor, access in reversed(list(rules)):
         if kind == "a":  # with everything: nothing before it counts
-            parts.append(_leave(int(allow)))
+            parts.append(bpf.leave(int(allow)))
             break
-        body = _leave(int(allow))
+        body = bpf.leave(int(allow))
         if allow and access != ALL:
-            body = (
-                _instruction(_AND, _WANTED, value=~access)
-                + _instruction(_JUMP_UNEQUAL, _WANTED, jump=2)
-                + body
-            )
+            body = bpf.mask(wanted, ~access) + bpf.if_equal(wanted, 0, body)
         elif not allow and access != ALL:
             body = (
-                _instruction(_MOVE_REGISTER, _RESULT, _WANTED)
-                + _instruction(_AND, _RESULT, value=access)
-                + _instruction(_JUMP_EQUAL, _RESULT, jump=2)
-                + body
+                bpf.copy(bpf.R0, wanted)
+                + bpf.mask(bpf.R0, access)
+                + bpf.if_unequal(bpf.R0, 0, body)
             )
-        tests = [(_KIND, BLOCK if kind == "b" else CHAR), (_MAJOR, major), (_MINOR, minor)]
+        tests = [(kind_of, BLOCK if kind == "b" else CHAR), (major_of, major), (minor_of, minor)]
         for register, value in reversed(tests):
             if value != ANY:
-                skip = len(body) // 8
-                body = _instruction(_JUMP_UNEQUAL, register, jump=skip, value=value) + body
+                body = bpf.if_equal(register, value, body)
         parts.append(body)
     else:
-        parts.append(_leave(0))
+        parts.append(bpf.leave(0))
     return b"".join(parts)

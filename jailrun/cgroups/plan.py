@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import errno
 import os
-from _struct import pack
 
 from jailrun.cgroups import devices as dev
 from jailrun.cgroups.hierarchy import ACCOUNTED, PARENT, UNIFIED, default_parent, read_text
 from jailrun.cgroups.limits import limited_controllers, plan_settings
 from jailrun.cgroups.settings import Target
 from jailrun.errors import ConflictError, UnsupportedError
+from jailrun.kernel import bpf
 from jailrun.kernel.constants import AT_FDCWD
 from jailrun.kernel.files import read_own_status
 from jailrun.kernel.operation import Struct
@@ -366,35 +366,6 @@ def _write_device_lines(program: Program, rules: list[dev.Rule], path: str) -> N
 def _attach_device_program(
     program: Program, rules: list[dev.Rule], cgroup_fd: Slot, path: str
 ) -> None:
-    """Add v2's list: bpf(2) BPF_PROG_LOAD and BPF_PROG_ATTACH; it goes when the cgroup does.
-
-    ALLOW_MULTI: what the cgroups above allow is asked as well.
-    """
-    code = dev.plan_bpf(rules)
-    count = len(code) // 8
-    instructions = Struct(code, label=f"{count} instructions")
-    licence = Struct(b"GPL\0", label="GPL")
-    load = Struct(
-        pack("<II", dev.BPF_PROG_TYPE_CGROUP_DEVICE, count),
-        instructions,
-        licence,
-        pack("<IIQII16s", 0, 0, 0, 0, 0, b"jailrun_devices"),
-        label=f"{{cgroup_device, {count} instructions}}",
-    )
-    fd = program.before.call(
-        "bpf",
-        dev.BPF_PROG_LOAD,
-        load,
-        64,
-        what="load the device list of",
-        object=path,
-        result="bpf",
-    )
-    attach = Struct(
-        pack("<IIII", 0, 0, dev.BPF_CGROUP_DEVICE, dev.BPF_F_ALLOW_MULTI),
-        holes={0: cgroup_fd, 4: fd},
-        label="{cgroup_device, allow_multi}",
-    )
-    what = "attach the device list to"
-    program.before.call("bpf", dev.BPF_PROG_ATTACH, attach, 16, what=what, object=path)
-    program.before.close(fd)
+    """Add v2's list; it goes when the cgroup does.  What the cgroups above allow is asked, too."""
+    hook = bpf.Hook("devices", bpf.BPF_PROG_TYPE_CGROUP_DEVICE, bpf.BPF_CGROUP_DEVICE)
+    bpf.plan_attach(program.before, hook, dev.plan_bpf(rules), cgroup_fd, path)

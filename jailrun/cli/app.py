@@ -57,16 +57,24 @@ VERBS = {
     "image inspect": Verb("image", "inspect"),
     "image rm": Verb("image", "rm"),
     "image prune": Verb("image", "prune"),
+    "net create": Verb("net", "create"),
+    "net ls": Verb("net", "ls"),
+    "net inspect": Verb("net", "inspect"),
+    "net rm": Verb("net", "rm"),
     "check": Verb("check", "check", needs_root=False),
+    "repair": Verb("repair", "repair"),
 }
-GROUPS = {"image": "Build, import, list and remove images."}
+GROUPS = {
+    "image": "Build, import, list and remove images.",
+    "net": "Create, list and remove networks.",
+}
 HELP = """Run isolated virtual servers (jails) on this host's kernel.
 
 \b
 Examples:
   jailrun run --rm busybox echo hello
   jailrun run -it --memory 256M --cpus 1 debian bash
-  jailrun run -d --name web busybox httpd -f
+  jailrun run -d --name web -p 8080:80 busybox httpd -f
   jailrun stop web
 """
 

@@ -1,8 +1,9 @@
 """What the options that describe a jail come to, without the library that reads them.
 
-Owns: `make_request`, the variables from ``--env`` and ``--env-file``, labels.  Out of scope: the
-options' types and help (`jailrun.cli.options`), and what the values mean, which
-`jailrun.spec.compile` says for all faces: here a value stays what the user wrote.
+Owns: `make_request`, the variables from ``--env`` and ``--env-file``, labels, the network of a jail
+whose command line names none.  Out of scope: the options' types and help (`jailrun.cli.options`),
+and what the values mean, which `jailrun.spec.compile` says for all faces: here a value stays what
+the user wrote.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ MAX_ENV_FILE_BYTES = 1 << 20
 
 # The options that are handed on as they are, under the names that the compiler has for them.
 _SAME = (
-    *("allow", "cap_add", "cap_drop", "cgroupns", "cpu_shares", "cpus", "cpuset", "devices"),
-    *("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"),
-    *("domainname", "groups", "hostname", "init", "ipc", "memory", "memory_reservation", "name"),
-    *("network", "oom_score_adj", "pid", "pids", "privileged", "read_only", "security_opt"),
-    *("shm_size", "swap", "sysctl", "tmpfs", "tty", "ulimit", "user", "userns", "uts", "workdir"),
+    *("add_host", "allow", "cap_add", "cap_drop", "cgroupns", "cpu_shares", "cpus", "cpuset"),
+    *("deny", "devices", "device_read_bps", "device_read_iops", "device_write_bps"),
+    *("device_write_iops", "dns", "dns_option", "dns_search", "domainname", "groups", "hostname"),
+    *("init", "ipc", "memory", "memory_reservation", "name", "oom_score_adj", "pid", "pids"),
+    *("privileged", "publish", "read_only", "security_opt", "shm_size", "swap", "sysctl", "tmpfs"),
+    *("tty", "ulimit", "user", "userns", "uts", "workdir"),
 )
+# docker's options for the first network, and what they are there.
+_FIRST_NETWORK = (("ip", "ip"), ("ip6", "ip6"), ("mac_address", "mac"))
+DEFAULT_NETWORK = "default"
 
 
 def make_request(given: Mapping[str, Any]) -> Request:
@@ -36,6 +41,7 @@ def make_request(given: Mapping[str, Any]) -> Request:
     asked: dict[str, Any] = {key: given[key] for key in _SAME if given[key] not in (None, False)}
     asked["env"] = read_environment(given["env"] or (), given["env_file"] or ())
     asked["labels"] = parse_labels(given["labels"] or ())
+    asked["network"] = _find_networks(given)
     if given["volumes"]:
         asked["volumes"] = [_make_absolute(text) for text in given["volumes"]]
     if given["time_offset"]:
@@ -46,6 +52,22 @@ def make_request(given: Mapping[str, Any]) -> Request:
         asked["entrypoint"] = [given["entrypoint"]] if given["entrypoint"] else []
     request: Request = asked  # type: ignore[assignment]
     return request
+
+
+def _find_networks(given: Mapping[str, Any]) -> list[str]:
+    """Return the networks; unless one is named a command line is for a jail in the default one."""
+    networks: list[str] = list(given["network"] or ()) or [DEFAULT_NETWORK]
+    for option, setting in _FIRST_NETWORK:
+        value = given[option]
+        if value is None:
+            continue
+        if not value or "," in value:
+            raise JailError(
+                f"{option.replace('_', '-')} {show(value)} is not an address",
+                hint=f"for one of several networks: --net NAME,{setting}=ADDRESS",
+            )
+        networks[0] += f",{setting}={value}"
+    return networks
 
 
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the shell can complete: names of jails and images.
+"""What the shell can complete: names of jails, images and networks.
 
 Owns: the functions that the verbs' arguments name.  They never fail: at worst there is nothing to
 complete, as for users who may not read the records.
@@ -52,3 +52,21 @@ def complete_recipe(incomplete: str) -> list[str]:
     with suppress(JailError, OSError):
         return _starting(recipe_names(), incomplete)
     return []
+
+
+def complete_network(incomplete: str) -> list[str]:
+    """Return the names of the networks."""
+    from jailrun.net.definition import list_names as list_networks
+
+    with suppress(JailError, OSError):
+        return _starting(list_networks(), incomplete)
+    return []
+
+
+def complete_net(incomplete: str) -> list[str]:
+    """Return what --net can be: its words, the networks, and jails whose network to share."""
+    words = ["none", "host", "default", "shared:", "device:", "ns:"]
+    return _starting(
+        [*words, *complete_network(""), *(f"jail:{name}" for name in complete_running(""))],
+        incomplete,
+    )

@@ -26,8 +26,8 @@ def inspect(
 ) -> None:
     """Print all that is known of jails as JSON.
 
-    "limits", "usage" and "events" are read from the kernel while the jail runs; "config" is the
-    OCI configuration that it was started from.
+    "limits", "usage" and "events" are read from the kernel while the jail runs; "network" is what
+    it has of networks then; "config" is the OCI configuration that it was started from.
 
     \b
     Example:
@@ -53,6 +53,7 @@ def describe_whole(name: str) -> dict[str, Any]:
         "first_host_id": record.first_id or None,
         "removed_at_end": record.remove,
         "cgroups": record.cgroups,
+        "network": record.network,
         "limits": None,
         "usage": None,
         "events": record.events or None,

@@ -16,6 +16,7 @@ from jailrun.engine import state
 from jailrun.engine.record import load
 from jailrun.errors import JailError
 from jailrun.server.processes import read_processes
+from jailrun.spec.traffic import format_publish
 from jailrun.units import format_size_about, show
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from jailrun.engine.record import Record
 
 COMMAND_WIDTH = 40
+PORTS_WIDTH = 30
 STATES = (
     *(state.CREATING, state.CREATED, state.RUNNING, state.PAUSED),
     *(state.STOPPED, state.INCOMPLETE),
@@ -49,7 +51,8 @@ def ls(
 ) -> None:
     """List jails.
 
-    Without --all those that run, are paused or are being started.
+    Without --all those that run, are paused or are being started.  ADDRESS is the first of those
+    that a jail has, PORTS are those of the host that lead to it.
 
     \b
     Examples:
@@ -69,7 +72,7 @@ def ls(
     elif format == "json":
         output.write_json([describe(record, status) for record, status in found])
     else:
-        headings = ("NAME", "IMAGE", "STATUS", "PID", "CREATED", "COMMAND")
+        headings = ("NAME", "IMAGE", "STATUS", "PID", "ADDRESS", "PORTS", "CREATED", "COMMAND")
         output.write_table(headings, [_row(record, status) for record, status in found])
 
 
@@ -195,7 +198,29 @@ def describe(record: Record, status: str) -> dict[str, Any]:
         "finished": output.format_time(record.finished),
         "command": read_command(record),
         "labels": record.labels,
+        "addresses": read_addresses(record),
+        "ports": read_ports(record),
     }
+
+
+def read_addresses(record: Record) -> list[str]:
+    """Return a jail's addresses, IPv4 first; none where it has ended, or is in the host's network.
+
+    A jail in the host's network that is locked to some addresses has those.
+    """
+    network = record.network
+    if not network:
+        return []
+    nics = network["nics"]
+    found = [*(nic["address"] for nic in nics), *network["shared"]]
+    found += [device.get("address", "").partition("/")[0] for device in network["devices"]]
+    found += [nic["address6"] for nic in nics]
+    return [address for address in found if address]
+
+
+def read_ports(record: Record) -> list[str]:
+    """Return a jail's published ports as ``-p`` has them."""
+    return [format_publish(port) for port in record.network["publish"]] if record.network else []
 
 
 def _row(record: Record, status: str) -> tuple[str, ...]:
@@ -205,6 +230,8 @@ def _row(record: Record, status: str) -> tuple[str, ...]:
         record.image or "-",
         shown,
         str(record.pid) if status in state.ALIVE else "-",
+        "".join(read_addresses(record)[:1]) or "-",
+        output.shorten(", ".join(read_ports(record)), PORTS_WIDTH) or "-",
         output.format_age(record.created) if record.created else "-",
         output.shorten(shlex.join(read_command(record)), COMMAND_WIDTH) or "-",
     )

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from jailrun.cli.complete import complete_net
+
 # Options after the first argument belong to the command in the jail.
 CONTEXT_SETTINGS = {"allow_interspersed_args": False}
 
@@ -123,7 +125,11 @@ SecurityOpt = Annotated[
 ]
 Allow = Annotated[
     Texts,
-    Option("--allow", metavar="NAME", help="Allow one thing by name, as mount, fuse, ptrace."),
+    Option(
+        "--allow",
+        metavar="NAME|RULE",
+        help="Allow one thing by name, as mount, fuse, ptrace; or traffic, as in:tcp:80.",
+    ),
 ]
 Sysctl = Annotated[
     Texts, Option("--sysctl", metavar="NAME=VALUE", help="Kernel setting of the jail's own.")
@@ -131,11 +137,53 @@ Sysctl = Annotated[
 Privileged = Annotated[
     Flag, Option("--privileged", help="Take the fences down, but for the namespaces. Unsafe.")
 ]
+# --- network ---
+Net = Annotated[
+    Texts,
+    Option(
+        "--net",
+        "--network",
+        metavar="NETWORK",
+        help="Network to be in, default unless said: none, host, NAME[,ip=,ip6=,mac=,rate=,name=], "
+        "jail:NAME, ns:PATH, shared:ADDRESS, device:INTERFACE; may be repeated.",
+        autocompletion=complete_net,
+    ),
+]
+Publish = Annotated[
+    Texts,
+    Option(
+        "-p",
+        "--publish",
+        metavar="[[ADDRESS:]PORT:]PORT[/udp]",
+        help="Port of the host that leads to one of the jail; a port alone is both.",
+    ),
+]
+Ip = Annotated[Text, Option("--ip", metavar="ADDRESS", help="IPv4 address in the first network.")]
+Ip6 = Annotated[Text, Option("--ip6", metavar="ADDRESS", help="IPv6 address in the first network.")]
+Mac = Annotated[
+    Text, Option("--mac-address", metavar="MAC", help="MAC address in the first network.")
+]
+Deny = Annotated[
+    Texts,
+    Option(
+        "--deny",
+        metavar="in|out[:PROTOCOL][:ADDRESS][:PORT]",
+        help="Drop traffic, as out:10.0.0.0/8 or in:tcp:22.",
+    ),
+]
+Dns = Annotated[Texts, Option("--dns", metavar="ADDRESS", help="Name server to ask.")]
+DnsSearch = Annotated[
+    Texts,
+    Option("--dns-search", metavar="DOMAIN", help="Domain that short names are looked up in."),
+]
+DnsOption = Annotated[
+    Texts, Option("--dns-option", metavar="OPTION", help="Option of resolv.conf, as ndots:2.")
+]
+AddHost = Annotated[
+    Texts, Option("--add-host", metavar="NAME:ADDRESS", help="One more line of /etc/hosts.")
+]
 # --- namespaces ---
 _OWN = "private|host|PATH"
-Net = Annotated[
-    Text, Option("--net", "--network", metavar="none|host|PATH", help="Network to be in.")
-]
 Pid = Annotated[Text, Option("--pid", metavar=_OWN, help="Whose processes to see.")]
 Ipc = Annotated[Text, Option("--ipc", metavar=_OWN, help="Whose shared memory and queues to see.")]
 Uts = Annotated[Text, Option("--uts", metavar=_OWN, help="Whose host name to have.")]

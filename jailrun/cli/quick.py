@@ -27,9 +27,9 @@ VALUES = {
     "--cpu-shares": "cpu_shares", "--pids": "pids", "--pids-limit": "pids",
     "--oom-score-adj": "oom_score_adj", "-u": "user", "--user": "user", "-w": "workdir",
     "--workdir": "workdir", "--entrypoint": "entrypoint", "-h": "hostname",
-    "--hostname": "hostname", "--domainname": "domainname", "--net": "network",
-    "--network": "network", "--pid": "pid", "--ipc": "ipc", "--uts": "uts", "--userns": "userns",
-    "--cgroupns": "cgroupns", "--format": "format",
+    "--hostname": "hostname", "--domainname": "domainname", "--ip": "ip", "--ip6": "ip6",
+    "--mac-address": "mac_address", "--pid": "pid", "--ipc": "ipc", "--uts": "uts",
+    "--userns": "userns", "--cgroupns": "cgroupns", "--format": "format",
 }  # fmt: skip
 LISTS = {
     "--device-read-bps": "device_read_bps", "--device-write-bps": "device_write_bps",
@@ -38,6 +38,9 @@ LISTS = {
     "--env-file": "env_file", "-v": "volumes", "--volume": "volumes", "--tmpfs": "tmpfs",
     "--device": "devices", "--cap-add": "cap_add", "--cap-drop": "cap_drop",
     "--security-opt": "security_opt", "--allow": "allow", "--sysctl": "sysctl",
+    "--net": "network", "--network": "network", "-p": "publish", "--publish": "publish",
+    "--deny": "deny", "--dns": "dns", "--dns-search": "dns_search",
+    "--dns-option": "dns_option", "--add-host": "add_host",
     "--time-offset": "time_offset", "-l": "labels", "--label": "labels",
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ HELP = """Run a command in a new jail.
 Examples:
   jailrun run --rm --memory 64M --cpus 0.5 --pids 32 busybox sh -c 'id; ps'
   jailrun run --rm -it debian bash
-  jailrun run -d --name web -v /srv/www:/www:ro busybox httpd -f -h /www
+  jailrun run -d --name web -p 8080:80 -v /srv/www:/www:ro busybox httpd -f -h /www
   echo words | jailrun run --rm -i busybox wc -w
 
 The exit status is the command's own; 128+n if signal n ended it; 125 where jailrun failed, 126
@@ -67,6 +67,15 @@ def run(
     sysctl: o.Sysctl = None,
     privileged: o.Privileged = False,
     network: o.Net = None,
+    publish: o.Publish = None,
+    ip: o.Ip = None,
+    ip6: o.Ip6 = None,
+    mac_address: o.Mac = None,
+    deny: o.Deny = None,
+    dns: o.Dns = None,
+    dns_search: o.DnsSearch = None,
+    dns_option: o.DnsOption = None,
+    add_host: o.AddHost = None,
     pid: o.Pid = None,
     ipc: o.Ipc = None,
     uts: o.Uts = None,

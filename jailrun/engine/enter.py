@@ -18,6 +18,7 @@ from jailrun.cgroups import plan as cgroup_plan
 from jailrun.engine import payload
 from jailrun.engine.launch import DEADLINE_SECONDS
 from jailrun.engine.lifecycle import open_init
+from jailrun.engine.network import check_rights
 from jailrun.engine.prepare import can_raise_limits, owned_ids
 from jailrun.engine.record import Lock
 from jailrun.engine.state import PAUSED, RUNNING, read_status
@@ -84,6 +85,7 @@ def _enter(
     kinds = {namespace["type"] for namespace in config.get("linux", {}).get("namespaces", [])}
     if "user" in kinds:
         check_mapped(checked, config["linux"])
+    check_rights(record, config)
     pidfd = open_init(record)
     try:
         program = Program()

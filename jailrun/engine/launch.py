@@ -6,13 +6,15 @@ The caller, before                      The child
  1 check the config                      8 join the cgroups, then namespaces of others
  2 place it: hierarchies, facts          9 (clone) make its own namespaces
  3 claim the name, write the record     10 make the cgroup namespace; say so and wait
- 4 take a range of ids                  12 root of the user namespace; names, sysctls, lo
- 5 plan                                 13 root file system, mounts, devices, masks
+ 4 take a range of ids; addresses,      12 root of the user namespace; names, sysctls, links
+   ports, the firewall's elements       13 root file system, mounts, devices, masks
+ 5 plan
  6 make and fill the cgroups,           14 (createContainer hooks, run by the caller)
    open what the child inherits         15 streams or terminal; pivot_root
  7 clone; write the config meanwhile     16 limits, working directory
-11 write the id maps, map the layers    17 (created: wait for the start)
-   (prestart, createRuntime hooks)      18 credentials, seccomp, exec
+11 write the id maps, map the layers,   17 (created: wait for the start)
+   make the links, limit their rates    18 credentials, seccomp, exec
+   (prestart, createRuntime hooks)
 19 write the record: it runs
 
 The pid is in the record only once the jail runs: until then the child ends when its caller does,
@@ -30,10 +32,10 @@ from __future__ import annotations
 import os
 import time
 
-from jailrun import net, paths, rootfs
+from jailrun import paths, rootfs
 from jailrun.cgroups import hierarchy
 from jailrun.cgroups import plan as cgroup_plan
-from jailrun.engine import payload
+from jailrun.engine import network, payload
 from jailrun.engine.hooks import run_hooks
 from jailrun.engine.identity import read_start_time
 from jailrun.engine.prepare import complete, owned_ids
@@ -61,6 +63,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jailrun.cgroups.hierarchy import Hierarchies
     from jailrun.kernel.program import Slot
+    from jailrun.net.definition import Definition
     from jailrun.spec.model import Config
 
 DEADLINE_SECONDS = 120.0  # for one phase of a start: far above any, so that none waits for ever
@@ -129,7 +132,7 @@ class Started(Execution):
 class Plan:
     """A program with what its caller must know of it."""
 
-    __slots__ = ("cgroup", "config", "hierarchies", "namespaces", "program", "record")
+    __slots__ = ("cgroup", "config", "hierarchies", "namespaces", "program", "record", "starting")
 
     def __init__(self, config: Config, record: Record, hierarchies: Hierarchies) -> None:
         self.config = config
@@ -138,6 +141,7 @@ class Plan:
         self.namespaces = Namespaces(config)
         self.program = Program()
         self.cgroup: Slot | None = None
+        self.starting: list[Definition] = []  # networks whose resolver is on its way
 
 
 def launch(config: object, request: Request) -> Started:
@@ -175,12 +179,14 @@ def _launch(config: Config, request: Request) -> Started:
     try:
         if config.get("jailrun", {}).get("user_range") == "auto":
             _map_ids(config, record, allocate_range(paths.run_dir(), name))
+        starting = network.join(record, config)
         if request.log:
             request.open_log(terminal=request.console_fd is not None)
         if record.writable:
             os.makedirs(paths.layers_dir(), 0o711, exist_ok=True)
         rootfs.prepare_meeting_place(paths.run_dir())
         plan = make_plan(config, record, request, hierarchies, cgroup_facts)
+        plan.starting = starting
         return _execute(plan, request)
     except OSError as error:
         release(record)
@@ -203,8 +209,9 @@ def explain(config: object, request: Request) -> list[str]:
     if checked.get("jailrun", {}).get("user_range") == "auto":
         _map_ids(checked, record, FIRST_ID)
     facts = cgroup_plan.read_facts(checked, hierarchies, record.cgroups)
+    lines = network.preview(record)
     plan = make_plan(checked, record, request, hierarchies, facts)
-    return plan.program.explain()
+    return [*lines, *plan.program.explain()]
 
 
 def _fill_record(record: Record, config: Config, request: Request) -> None:
@@ -222,6 +229,7 @@ def _fill_record(record: Record, config: Config, request: Request) -> None:
     extensions = config.get("jailrun", {})
     if extensions.get("layers") and extensions.get("writable", "disk") == "disk":
         record.writable = f"{paths.layers_dir()}/{record.name}"
+    network.fill_record(record, config)
 
 
 def _map_ids(config: Config, record: Record, first_id: int) -> None:
@@ -267,17 +275,18 @@ def make_plan(
     plan.cgroup = cgroup_plan.plan(
         config, program, hierarchies, record.cgroups, cgroup_facts
     ).cgroup_fd
+    network.plan_lock(program, record, plan.cgroup)
     plan_joins(config, program, namespaces)
     views = rootfs.plan_views(config, program, facts)
     plan_split(program, namespaces)
     plan_cgroup_namespace(program, namespaces)
     plan_user(config, program, namespaces)
+    links = network.plan_links(program, record)
     child.wait_for_caller("wait for the id maps")
     plan_root_ids(program, namespaces)
     plan_names(config, program)
     plan_sysctls(config, program)
-    if "network" in own:
-        net.plan_loopback(program)
+    network.plan_links_inside(program, record, namespaces, links)
     terminal = _plan_rootfs(plan, request, facts, views)
     _plan_payload(plan, request, terminal)
     return plan
@@ -290,6 +299,8 @@ def _plan_rootfs(
     program, config, child = plan.program, plan.config, plan.program.child
     root = rootfs.plan_root(config, program, facts)
     rootfs.plan_mounts(config, program, root, facts, views)
+    files = network.etc_files(config, plan.record, plan.namespaces)
+    rootfs.plan_etc(program, root, files, facts.meeting_place.rpartition("/")[0])
     rootfs.plan_devices(config, program, root, facts)
     process = config.get("process") or {"cwd": "/"}
     plan_create(child, root, split_path(process.get("cwd", "/")), directory=True)
@@ -341,6 +352,7 @@ def _execute(plan: Plan, request: Request) -> Started:
         execution.run_attach()
         record.pid = execution.pid
         record.start_time = read_start_time(execution.pid)
+        network.finish_links(record, plan.starting)
         if hooks:
             record.write()  # a hook may ask for the state
         for moment in ("prestart", "createRuntime"):

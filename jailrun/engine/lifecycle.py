@@ -15,6 +15,7 @@ from _struct import unpack_from
 
 from jailrun.cgroups import control, live, stats
 from jailrun.engine.hooks import run_hooks, run_poststop
+from jailrun.engine.identity import is_alive
 from jailrun.engine.launch import DEADLINE_SECONDS
 from jailrun.engine.payload import load_operation
 from jailrun.engine.record import Lock, Record, load, remove_remains
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from jailrun.spec.model import Resources
 
+MONITOR_SECONDS = 5.0  # it only finds the record gone, and ends
 UNKNOWN = 255  # the exit status of a jail whose end nobody saw
 
 
@@ -101,9 +103,7 @@ def _await_end(record: Record) -> None:
         pidfd = os.pidfd_open(record.pid)
     except ProcessLookupError:
         return
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll(DEADLINE_SECONDS * 1000)
+    await_end(pidfd, DEADLINE_SECONDS)
     os.close(pidfd)
 
 
@@ -244,10 +244,38 @@ def delete(name: str, *, force: bool = False) -> list[str]:
                 hint=f"stop it first: jailrun stop {name}, or: jailrun rm --force {name}",
             )
         hooks = record.read_hooks()
+        monitor = _open_monitor(record)
         release(record)
+        warnings = []
         if record.status is None and record.started:
-            return run_poststop(hooks, record)
-        return []
+            warnings = run_poststop(hooks, record)
+    if monitor >= 0:
+        # It holds the published ports: who removes a jail may start the next one at once.
+        await_end(monitor, MONITOR_SECONDS)
+        os.close(monitor)
+    return warnings
+
+
+def _open_monitor(record: Record) -> int:
+    """Return a pidfd of the monitor of a jail that has published ports, -1 where there is none."""
+    published = record.network is not None and record.network["publish"]
+    if not published or record.attached or record.owner_pid == os.getpid():
+        return -1
+    try:
+        monitor = os.pidfd_open(record.owner_pid)
+    except (ProcessLookupError, ValueError):
+        return -1
+    if not is_alive(record.owner_pid, record.owner_start_time):
+        os.close(monitor)
+        return -1
+    return monitor
+
+
+def await_end(pidfd: int, seconds: float) -> None:
+    """Wait until a process has ended, but not for ever."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(seconds * 1000)
 
 
 def recover() -> list[str]:

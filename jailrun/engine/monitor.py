@@ -92,7 +92,8 @@ def _be_parent(
 
 def _execute_monitor(record: Record, pid: int, master: int, log: int) -> None:
     alive = record.hold()
-    kept = sorted(fd for fd in (2, alive, master, log) if fd >= 0)
+    held = _held(record)
+    kept = sorted(fd for fd in (2, alive, master, log, *held) if fd >= 0)
     for fd, following in zip(kept, [*kept[1:], 1 << 20], strict=True):
         os.set_inheritable(fd, True)
         os.closerange(fd + 1, following)
@@ -105,13 +106,27 @@ def _execute_monitor(record: Record, pid: int, master: int, log: int) -> None:
     os.execve(  # noqa: S606 - it is our own program
         MONITOR,
         ["jailrun-monitor", "--monitor", str(pid), status_file, str(master), str(log),
-         sys.executable, "-I", "-S", "-c", code, record.name, str(alive)],
+         sys.executable, "-I", "-S", "-c", code, record.name, str(alive),
+         *map(str, held)],
         environment,
     )  # fmt: skip
 
 
-def main(name: str, alive: str) -> None:
+def _held(record: Record) -> list[int]:
+    """Return the descriptors that hold what the jail has of the host's network."""
+    if not record.network:
+        return []
+    from jailrun.net import member
+
+    return member.held(record.name)
+
+
+def main(name: str, alive: str, *held: str) -> None:
     """Finish a jail whose monitor has written its exit status down."""
+    if held:
+        from jailrun.net import member
+
+        member.adopt(name, [int(fd) for fd in held])
     record = load(name)
     with open(f"{record.folder}/exit", "rb") as file:
         status = int(file.read())

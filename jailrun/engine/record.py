@@ -20,12 +20,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from jailrun.net.model import Network
     from jailrun.spec.model import Config, Hooks
 
 _FIELDS = (
     "name", "bundle", "pid", "start_time", "owner_pid", "owner_start_time", "cgroups",
     "first_id", "cgroup_parents", "writable", "log", "remove", "attached", "created", "started",
-    "finished", "status", "labels", "image", "events", "has_hooks",
+    "finished", "status", "labels", "image", "events", "has_hooks", "network",
 )  # fmt: skip
 
 
@@ -36,8 +37,8 @@ class Record:
     host is up, ``owner_pid`` and ``owner_start_time`` the process that makes it, or waits for it
     in the foreground (``attached``).  ``created``, ``started``, ``finished`` are seconds since
     1970, ``status`` the exit status once it is known, ``first_id`` the first host id of its own
-    range, ``writable`` its upper layer, ``cgroups`` its directories by hierarchy and
-    ``cgroup_parents`` those above them that were not there before.
+    range, ``network`` what it has in networks, ``writable`` its upper layer, ``cgroups`` its
+    directories by hierarchy and ``cgroup_parents`` those above them that were not there before.
     """
 
     __slots__ = (*_FIELDS, "lock_fd")
@@ -65,6 +66,7 @@ class Record:
         self.image = ""
         self.has_hooks = False
         self.events: dict[str, Any] = {}
+        self.network: Network | None = None
 
     @property
     def folder(self) -> str:

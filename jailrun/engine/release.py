@@ -12,6 +12,7 @@ import select
 from jailrun import paths, rootfs
 from jailrun.cgroups import control
 from jailrun.engine.identity import is_alive
+from jailrun.engine.network import hold_devices
 from jailrun.errors import JailError
 from jailrun.kernel.execute import send_signal
 from jailrun.security.ids import read_leases, release_range
@@ -29,8 +30,9 @@ def release(record: Record) -> None:
     Raises the first error after all steps have been tried; the record then stays.
     """
     steps: list[Callable[[], None]] = [
+        lambda: hold_devices(record),
         lambda: _kill_init(record),
-        lambda: control.end(record.cgroups, record.cgroup_parents),
+        lambda: release_running_parts(record),
         lambda: rootfs.release(record.writable),
         lambda: _release_log(record),
         lambda: _release_range(record),
@@ -50,8 +52,16 @@ def release(record: Record) -> None:
 
 
 def release_running_parts(record: Record) -> None:
-    """Give back what only a running jail needs: cgroups; its files and its record stay."""
+    """Give back what only a running jail needs: cgroups, addresses; files and record stay.
+
+    Who calls it writes the record after it.
+    """
     control.end(record.cgroups, record.cgroup_parents)
+    if record.network:
+        from jailrun.net import member
+
+        member.release(record.network, record.name)
+        record.network = None
 
 
 def _kill_init(record: Record) -> None:

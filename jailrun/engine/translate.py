@@ -13,6 +13,7 @@ from jailrun.errors import (
     CommandNotFoundError,
     JailError,
     NamespaceError,
+    NetworkError,
     RootfsError,
     SecurityError,
 )
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 CLASSES: dict[str, type[JailError]] = {
     "namespaces": NamespaceError,
-    "net": NamespaceError,
+    "net": NetworkError,
     "rootfs": RootfsError,
     "security": SecurityError,
 }
@@ -40,6 +41,10 @@ def translate(error: OSError, notes: list[tuple[Operation, int]]) -> JailError:
         return _translate_exec(error, notes)
     if operation.facility == "cgroups":
         return translate_cgroup(error)
+    if operation.facility == "net" and operation.name == "bpf":
+        from jailrun.net.shared import translate as translate_lock
+
+        return translate_lock(error)
     kind = CLASSES.get(operation.facility, JailError)
     return kind(str(error), hint=operation.hint or None)
 

@@ -9,7 +9,9 @@
 
 #include <errno.h>
 #include <linux/prctl.h>
+#include <linux/rtnetlink.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 /* --- raw system calls ------------------------------------------------------------------------ */
@@ -188,6 +190,37 @@ static long drop_capabilities(uint64_t mask)
     return result;
 }
 
+/* Sends a message and reads what the kernel answers up to its acknowledgement: the index of the last
+ * link that it told of.  The kernel has answered before the send returns: there is no waiting. */
+static long talk(int64_t fd, struct nlmsghdr *message, uint32_t sequence)
+{
+    struct {
+        struct nlmsghdr header;
+        union {
+            int error;             /* struct nlmsgerr */
+            struct ifinfomsg link; /* the longer one */
+        };
+    } answer;
+    int64_t send[6] = {fd, (int64_t)message, message->nlmsg_len, 0, 0, 0};
+    int64_t receive[6] = {fd, (int64_t)&answer, sizeof answer, MSG_DONTWAIT, 0, 0};
+    long result, index = 0;
+
+    message->nlmsg_seq = sequence;
+    do
+        result = raw_syscall(SYS_sendto, send);
+    while (result == -EINTR);
+    while (result >= 0) {
+        result = raw_syscall(SYS_recvfrom, receive);
+        if (result < (long)sizeof answer || answer.header.nlmsg_seq != sequence)
+            continue;
+        if (answer.header.nlmsg_type == NLMSG_ERROR)
+            return answer.error ? answer.error : index;
+        if (answer.header.nlmsg_type == RTM_NEWLINK)
+            index = answer.link.ifi_index;
+    }
+    return result;
+}
+
 /* Goes on in a new child of the caller.  With a shared memory the next process needs a stack of
  * its own, since this one still runs; its run structure lies at the far end of that stack. */
 static long split(struct run *run, uint32_t at, uint64_t flags)
@@ -229,6 +262,8 @@ static long perform(struct run *run, uint32_t at, const struct operation *op, co
         return keep_only((const struct kept *)args[0], args[1], slots);
     case DROP:
         return drop_capabilities((uint64_t)args[0]);
+    case NETLINK:
+        return talk(args[0], (struct nlmsghdr *)args[1], at + 1);
     default:
         do
             result = raw_syscall(op->number, args);

@@ -37,7 +37,7 @@ struct kept {
     int64_t is_slot;
 };
 
-enum { FORMAT = -1, STORE32 = -2, SPLIT = -3, SIGNALS = -4, KEEP = -5, DROP = -6 };
+enum { FORMAT = -1, STORE32 = -2, SPLIT = -3, SIGNALS = -4, KEEP = -5, DROP = -6, NETLINK = -7 };
 enum { EXACT = 1, NOTE = 2, ANY_ERROR = 4 };
 enum { FAILED = 1, NOTED = 2, MOVED = 3 };
 enum { KEPT_MAX = 256 };

@@ -13,7 +13,8 @@ import ctypes
 import errno
 import fcntl
 import os
-from _struct import pack, unpack
+from _struct import Struct as Layout
+from _struct import pack, pack_into, unpack, unpack_from
 
 from jailrun.kernel import constants as c
 from jailrun.kernel.encode import HEADER, OPERATION
@@ -23,6 +24,7 @@ from jailrun.kernel.operation import (
     EXACT,
     FORMAT,
     KEEP,
+    NETLINK,
     NOTE,
     SIGNALS,
     SPLIT,
@@ -38,6 +40,10 @@ FAILED, NOTED, MOVED = 1, 2, 3
 _NSIG = 64
 _UNBLOCKABLE = (9, 19)
 _RT_SIGACTION, _RT_SIGPROCMASK = (13, 14) if c.MACHINE == "x86_64" else (134, 135)
+_SENDTO, _RECVFROM = (44, 45) if c.MACHINE == "x86_64" else (206, 207)
+_MSG_DONTWAIT = 0x40
+_NLMSG_ERROR, _RTM_NEWLINK = 2, 16
+_ANSWER = Layout("<IHHIIiiii")  # struct nlmsghdr, then an error, or in second place an index
 
 # PyDLL keeps the interpreter's lock: after a clone the child holds it, as its only thread.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -146,6 +152,7 @@ class _Run:
             SIGNALS: self._reset_signals,
             KEEP: self._keep_only,
             DROP: self._drop_capabilities,
+            NETLINK: self._talk,
         }
 
     def write_slot(self, index: int, value: int) -> None:
@@ -240,4 +247,26 @@ class _Run:
             if args[0] >> number & 1:
                 result = syscall(c.SYSCALLS["prctl"], c.PR_CAPBSET_DROP, number)
             number += 1
+        return result
+
+    def _talk(self, at: int, args: list[int]) -> int:
+        message = args[1] - self.base
+        (length,) = unpack_from("<I", self.buffer, message)
+        pack_into("<I", self.buffer, message + 8, at + 1)
+        answer = ctypes.create_string_buffer(_ANSWER.size)
+        result = -errno.EINTR
+        while result == -errno.EINTR:
+            result = syscall(_SENDTO, args[0], args[1], length)
+        index = 0
+        while result >= 0:
+            result = syscall(
+                _RECVFROM, args[0], ctypes.addressof(answer), len(answer), _MSG_DONTWAIT
+            )
+            _, kind, _, sequence, _, error, link, _, _ = _ANSWER.unpack(answer.raw)
+            if result < len(answer) or sequence != at + 1:
+                continue
+            if kind == _NLMSG_ERROR:
+                return error or index
+            if kind == _RTM_NEWLINK:
+                index = link
         return result

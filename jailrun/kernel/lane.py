@@ -14,6 +14,7 @@ from jailrun.kernel.operation import (
     DROP,
     EXACT,
     KEEP,
+    NETLINK,
     PSEUDO,
     SIGNALS,
     SPLIT,
@@ -24,7 +25,9 @@ from jailrun.kernel.operation import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jailrun.kernel.calls import Fd
+    from typing import Unpack
+
+    from jailrun.kernel.calls import Fd, Words
     from jailrun.kernel.operation import Argument
 
 # Reports that a program makes itself; see jailrun.kernel.execute
@@ -70,12 +73,21 @@ class Lane(Calls):
         )
         return slot
 
-    def pseudo(self, number: int, *args: Argument, what: str = "", object: str = "") -> Slot:
+    def pseudo(
+        self,
+        number: int,
+        *args: Argument,
+        what: str = "",
+        object: str = "",
+        allow: tuple[int, ...] = (),
+        hint: str = "",
+        result: str = "",
+    ) -> Slot:
         """Add an operation that is not one system call."""
         name = PSEUDO[number]
-        slot = self.slot(name)
+        slot = self.slot(result or name)
         self.operations.append(
-            Operation(name, number, args, slot, self.facility, what, object, (), "", 0)
+            Operation(name, number, args, slot, self.facility, what, object, allow, hint, 0)
         )
         return slot
 
@@ -101,6 +113,14 @@ class Lane(Calls):
     def drop_capabilities(self, mask: int, *, what: str, object: str) -> None:
         """Take capabilities, bit n for the one of number n, out of the bounding set."""
         self.pseudo(DROP, mask, what=what, object=object)
+
+    def netlink(self, socket: Fd, message: Struct, **words: Unpack[Words]) -> Slot:
+        """Send one message that asks for an acknowledgement, and read it (rtnetlink(7)).
+
+        Fails with the errno in it; the result is the index of the link that the kernel told of
+        before, as RTM_GETLINK asks, or 0.  The executor numbers the message.
+        """
+        return self.pseudo(NETLINK, socket, message, **words)
 
     def reset_signals(self) -> None:
         """Give every signal its default and block none, as an exec should find them."""

@@ -28,9 +28,10 @@ SPLIT = (
 SIGNALS = -4  # (): every signal to its default, none blocked
 KEEP = -5  # (descriptors): closes every descriptor but these
 DROP = -6  # (mask): takes these capabilities, bit n for number n, out of the bounding set
+NETLINK = -7  # (socket, message): sends it, reads the answer; the index of a link, or 0
 PSEUDO = {
     FORMAT: "format", STORE32: "store", SPLIT: "clone", SIGNALS: "signals", KEEP: "keep",
-    DROP: "drop",
+    DROP: "drop", NETLINK: "netlink",
 }  # fmt: skip
 
 EXACT = 1  # flag: the result must be the third argument, as for a whole write

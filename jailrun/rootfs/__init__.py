@@ -25,6 +25,7 @@ descriptor, with openat2(2).
 from __future__ import annotations
 
 from jailrun.rootfs.devices import plan_console, plan_devices, plan_terminal
+from jailrun.rootfs.etc import plan_etc
 from jailrun.rootfs.facts import Facts, read_facts
 from jailrun.rootfs.layers import meeting_place, plan_root, prepare_meeting_place, release
 from jailrun.rootfs.masks import plan_masks, plan_pivot, plan_seal
@@ -36,6 +37,7 @@ __all__ = [
     "meeting_place",
     "plan_console",
     "plan_devices",
+    "plan_etc",
     "plan_masks",
     "plan_mounts",
     "plan_pivot",

@@ -1,7 +1,8 @@
 """What the user asked for, as a config: the one pure function that every face goes through.
 
 Owns: `compile_config`, the options by name, and what of the config is neither a limit
-(`jailrun.spec.limits`), a file (`jailrun.spec.files`) nor a right (`jailrun.spec.rights`).
+(`jailrun.spec.limits`), a file (`jailrun.spec.files`), a right (`jailrun.spec.rights`) nor a
+network (`jailrun.spec.network`).
 Out of scope: reading the host, an image or a file: what that says comes in as an argument.
 
 Bad values are `JailError` that name the option.  The result passes `jailrun.spec.check.check`
@@ -11,7 +12,7 @@ but for what only the whole shows, as a sysctl without its namespace: the engine
 from __future__ import annotations
 
 from jailrun.errors import JailError
-from jailrun.spec import files, limits, rights
+from jailrun.spec import files, limits, network, rights
 from jailrun.spec.default import default_config
 from jailrun.spec.names import check_hostname, check_name
 from jailrun.units import parse_duration, parse_integer, parse_pair, parse_user_ids, show
@@ -21,19 +22,21 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from jailrun.spec.model import Config, Namespace, NamespaceType, Process, TimeOffset
+    from jailrun.spec.network import Asked
     from jailrun.spec.request import Request
 
 OPTIONS = frozenset(
     (
-        *("allow", "annotations", "cap_add", "cap_drop"),
+        *("add_host", "allow", "annotations", "cap_add", "cap_drop"),
         *("cgroupns", "command", "cpu_shares", "cpus"),
-        *("cpuset", "cpuset_mems", "device_read_bps", "device_read_iops"),
-        *("device_write_bps", "device_write_iops", "devices", "domainname"),
+        *("cpuset", "cpuset_mems", "deny", "device_read_bps", "device_read_iops"),
+        *("device_write_bps", "device_write_iops", "devices", "dns"),
+        *("dns_option", "dns_search", "domainname"),
         *("entrypoint", "env", "groups", "home"),
         *("host", "hostname", "image", "init"),
         *("io_weight", "ipc", "labels", "memory"),
-        *("memory_reservation", "name", "network", "oom_score_adj"),
-        *("pid", "pids", "privileged", "read_only"),
+        *("memory_reservation", "name", "names", "network", "network_path", "oom_score_adj"),
+        *("pid", "pids", "privileged", "publish", "read_only"),
         *("rootfs", "seccomp", "security_opt", "shm_size"),
         *("stat_device", "swap", "sysctl", "time"),
         *("time_offsets", "tmpfs", "tty", "ulimit"),
@@ -44,7 +47,6 @@ OPTIONS = frozenset(
 
 # option, type of the namespace, the words for one of the jail's own
 _NAMESPACE_OPTIONS: tuple[tuple[str, NamespaceType, tuple[str, ...]], ...] = (
-    ("network", "network", ("private", "none")),
     ("pid", "pid", ("private",)),
     ("ipc", "ipc", ("private",)),
     ("uts", "uts", ("private",)),
@@ -60,14 +62,16 @@ def compile_config(**request: Unpack[Request]) -> Config:
     Sizes, durations and the like are as `jailrun.units` reads them, lists as docker's options of
     the same name have them.  Without an image or ``rootfs`` the root is the folder ``rootfs``
     of the bundle.  ``host`` (`HostFacts`) lets values beyond the host be refused, ``stat_device``
-    (`jailrun.spec.facts.read_device`) is needed for devices.  Raises JailError.
+    (`jailrun.spec.facts.read_device`) is needed for devices, ``network_path`` where ``network``
+    names a jail.  Raises JailError.
     """
     for option in request:
         if option not in OPTIONS:
             raise JailError(f"there is no option {option}")
     config = default_config()
+    networks = network.parse_networks(request.get("network"))
     _set_root(config, request)
-    _set_namespaces(config, request)
+    _set_namespaces(config, request, networks)
     _set_names(config, request)
     _set_process(config["process"], request)
     _set_annotations(config, request)
@@ -76,6 +80,7 @@ def compile_config(**request: Unpack[Request]) -> Config:
     files.set_mounts(config, request)
     files.set_devices(config, request)
     rights.set_rights(config, request)
+    network.set_network(config, request, networks)
     return config
 
 
@@ -100,9 +105,10 @@ def _set_root(config: Config, asked: Request) -> None:
         ours["init"] = True
 
 
-def _set_namespaces(config: Config, asked: Request) -> None:
+def _set_namespaces(config: Config, asked: Request, networks: Asked) -> None:
     linux, ours = config["linux"], config["jailrun"]
     by_type: dict[str, Namespace] = {each["type"]: each for each in linux["namespaces"]}
+    _set_network_namespace(by_type, asked, networks)
     for option, kind, own in _NAMESPACE_OPTIONS:
         mode: str | None = asked.get(option)  # type: ignore[assignment]
         if mode is None:
@@ -130,6 +136,16 @@ def _set_namespaces(config: Config, asked: Request) -> None:
         # Another's user namespace, or none: no range of the jail's own, and no shift of ids.
         del linux["uidMappings"], linux["gidMappings"], ours["user_range"]
         ours["id_shift"] = "none"
+
+
+def _set_network_namespace(by_type: dict[str, Namespace], asked: Request, networks: Asked) -> None:
+    if networks.mode in ("host", "shared"):
+        del by_type["network"]
+    elif networks.mode != "own":
+        path = asked.get("network_path") or networks.path
+        if not path:
+            raise JailError(f"network {show(networks.text)}: the jail was not looked up")
+        by_type["network"] = {"type": "network", "path": path}
 
 
 def _time_offsets(asked: Request) -> dict[str, TimeOffset]:

@@ -1,8 +1,9 @@
-"""The types of a config: the OCI runtime specification 1.2 for Linux, whole, and our extensions.
+"""The types of a config: the OCI runtime specification 1.2 for Linux, whole.
 
 Owns: the names of all fields, as ``TypedDict`` for mypy; a config at run time is a plain dict.
-Lean modules import this under ``TYPE_CHECKING`` only.  Out of scope: what values are valid
-(`jailrun.spec.check`), what other platforms have (their objects are ignored).
+Lean modules import this under ``TYPE_CHECKING`` only.  Out of scope: our extensions
+(`jailrun.spec.extensions`), what values are valid (`jailrun.spec.check`), what other platforms
+have (their objects are ignored).
 
 Source: config.md and config-linux.md of opencontainers/runtime-spec v1.2.1, and netDevices of 1.3.
 """
@@ -10,6 +11,8 @@ Source: config.md and config-linux.md of opencontainers/runtime-spec v1.2.1, and
 from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
+
+from jailrun.spec.extensions import Extensions
 
 # --- config.md: process ----------------------------------------------------------------------
 
@@ -366,22 +369,7 @@ class Linux(TypedDict, total=False):
     intelRdt: IntelRdt
 
 
-# --- ours --------------------------------------------------------------------------------------
-
-
-class Extensions(TypedDict, total=False):
-    """What the specification has no words for, under the key ``jailrun``."""
-
-    image: str  # the reference as the user gave it
-    layers: list[str]  # host folders, read-only, top first; without them root.path is the root
-    writable: Literal["disk", "none", "direct"]  # where writes to the root go
-    id_shift: Literal["idmap", "none"]  # idmap: ids on disk stay unshifted
-    init: bool  # our small init is PID 1
-    swap: Literal["default"]  # memory.swap was not asked for: leave it out where it cannot be set
-    seccomp: Literal["default", "unconfined"]  # where linux.seccomp is not there; unset is none
-    allow: list[str]  # what was allowed by name; the engine's own profile follows it
-    securebits: list[str]  # names of capabilities(7), as "noroot-locked"
-    user_range: Literal["auto"]  # the engine fills in hostID from the jail's own range
+# --- the whole ---------------------------------------------------------------------------------
 
 
 class Config(TypedDict):

@@ -70,7 +70,15 @@ if TYPE_CHECKING:
         init: bool | None
         privileged: bool | None
         tty: bool | None
-        network: str | None
+        network: str | list[str] | None
+        network_path: str | None  # the namespace of the jail that ``network`` names
+        publish: list[str] | None
+        deny: list[str] | None
+        dns: list[str] | None
+        dns_search: list[str] | None
+        dns_option: list[str] | None
+        add_host: list[str] | None
+        names: bool | None
         pid: str | None
         ipc: str | None
         uts: str | None

@@ -2,7 +2,8 @@
 
 Owns: the options ``allow``, ``cap_add``, ``cap_drop``, ``security_opt``, ``sysctl`` and
 ``privileged``.  Each loosens one thing and says so; nothing is loosened by another option's
-side effect.  Out of scope: applying them (`jailrun.security`).
+side effect.  Out of scope: applying them (`jailrun.security`), and what of ``allow`` is a rule of
+traffic (`jailrun.spec.traffic`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from jailrun.spec.fields import Problems
 from jailrun.spec.files import add_device, normal_path
 from jailrun.spec.known import CAPABILITIES
 from jailrun.spec.tables import SECCOMP
+from jailrun.spec.traffic import is_rule
 from jailrun.units import parse_pair, show
 
 TYPE_CHECKING = False
@@ -61,7 +63,8 @@ def set_rights(config: Config, asked: Request) -> None:
         _set_privileged(config)
     _set_capabilities(config, asked)
     for name in asked.get("allow") or ():
-        _allow(config, name)
+        if not is_rule(name):
+            _allow(config, name)
     _set_security_options(config, asked)
     sysctl = asked.get("sysctl") or {}
     if not isinstance(sysctl, dict):
@@ -133,7 +136,7 @@ def _allow(config: Config, name: str) -> None:
     if name not in _ALLOW:
         raise JailError(
             f"allow {show(name)} is not a name of something to allow",
-            hint=f"valid: {', '.join(_ALLOW)}",
+            hint=f"valid: {', '.join(_ALLOW)}; or a rule of traffic, as in:tcp:80",
         )
     capabilities, profile, devices, change = _ALLOW[name]
     held = {*config["process"]["capabilities"]["bounding"], *capabilities}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from jailrun.spec.fields import show_value
 from jailrun.spec.mounts import is_bind, parse_options, unknown_data, valid_data
+from jailrun.spec.names import dot_sysctl
+from jailrun.spec.network import check_networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,17 +169,11 @@ _IPC_SYSCTLS = frozenset(
 )
 
 
-def _dotted(name: str) -> str:
-    """Return a parameter's name with dots between its parts; sysctl(8) takes slashes, too."""
-    first = next((letter for letter in name if letter in "./"), ".")
-    return name.translate({46: "/", 47: "."}) if first == "/" else name
-
-
 def check_sysctl(config: Any) -> Problems:
     """A kernel parameter is set only in a namespace of the jail's own, never the host's."""
     namespaces = _namespaces(config)
     for written in _linux(config).get("sysctl") or ():
-        name = _dotted(written)
+        name = dot_sysctl(written)
         where = f"linux.sysctl[{show_value(written)}]"
         if ".." in name or "//" in name or name[-1:] in ("", ".", "/"):
             yield where, "is not the name of a kernel parameter", "write it as net.core.somaxconn"
@@ -350,4 +346,5 @@ RULES: tuple[Callable[[Any], Problems], ...] = (
     check_cpu,
     check_other_resources,
     check_seccomp,
+    check_networks,
 )

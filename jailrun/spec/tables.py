@@ -1,7 +1,8 @@
 """The fields of a config, object by object: name, kind, whether it is required.
 
 Owns: everything that can be said of one value alone.  What needs two values to be wrong is a rule
-(`jailrun.spec.rules`).  Out of scope: what the engine does not do (`jailrun.spec.unsupported`).
+(`jailrun.spec.rules`).  Out of scope: our extensions (`jailrun.spec.extension_tables`), what the
+engine does not do (`jailrun.spec.unsupported`).
 
 Source: config.md and config-linux.md of the OCI runtime specification 1.2.1; a Go program leaves
 a field away, writes null or writes its empty value alike, so that "" and 0 pass where they have
@@ -11,6 +12,7 @@ no meaning of their own.
 from __future__ import annotations
 
 from jailrun.errors import JailError
+from jailrun.spec.extension_tables import EXTENSIONS
 from jailrun.spec.fields import array, boolean, integer, mapping, one_of, record, text
 from jailrun.spec.known import (
     CAPABILITIES,
@@ -349,21 +351,6 @@ _LINUX = record(
             }
         ),
     }
-)
-EXTENSIONS = record(
-    {
-        "image": TEXT,
-        "layers": array(ABSOLUTE, least=1),
-        "writable": one_of("disk", "none", "direct"),
-        "id_shift": one_of("idmap", "none"),
-        "init": boolean,
-        "user_range": one_of("auto"),
-        "swap": one_of("default"),
-        "seccomp": one_of("default", "unconfined"),
-        "allow": TEXTS,
-        "securebits": TEXTS,
-    },
-    closed=True,
 )
 CONFIG = record(
     {

@@ -36,7 +36,7 @@ def _is_known_policy(value: Any, _host: HostFacts) -> bool:
 # path, whether this host and engine can do it, why not
 _TABLE: tuple[tuple[str, Callable[[Any, HostFacts], bool], str], ...] = (
     ("linux.intelRdt", _never, "resctrl is not supported yet"),
-    ("linux.netDevices", _never, "moving network interfaces is not supported yet"),
+    ("linux.netDevices", _never, "not supported, jailrun.devices_in moves interfaces"),
     ("linux.personality.flags", _never, "the specification names no flags"),
     ("linux.seccomp.listenerPath", _never, "seccomp notification is not supported yet"),
     ("linux.mountLabel", _with_selinux, "this host has no SELinux"),

@@ -10,12 +10,13 @@ from tests.integration.ground import (
     leaves_host_as_it_was,
     make_root,
     own_folders,
-    own_mount_namespace,
+    own_place,
     probe,
     probe_program,
     pytest_runtest_makereport,
     pytest_runtest_setup,
     session_data,
+    session_networks,
     session_run,
 )
 
@@ -27,11 +28,12 @@ __all__ = [
     "leaves_host_as_it_was",
     "make_root",
     "own_folders",
-    "own_mount_namespace",
+    "own_place",
     "probe",
     "probe_program",
     "pytest_runtest_makereport",
     "pytest_runtest_setup",
     "session_data",
+    "session_networks",
     "session_run",
 ]

@@ -3,8 +3,9 @@
 Owns: folders of our own, the busybox image, the comparison of the host before and after a test,
 and what ``requires`` means.  Out of scope: starting jails (``jails``).
 
-The session has a mount namespace of its own, whose mounts are shared among its own processes: a
-mount that gets out of a jail is seen, and other work on the machine is not.
+The session is apart from the machine (``place``), so that the default network, which a first
+``jailrun run`` makes and which then stays, is made once for all tests.  The folder of the networks'
+state is one for the session, though that of the records is a new one for each test.
 """
 
 from __future__ import annotations
@@ -23,9 +24,6 @@ import pytest
 
 from jailrun import images
 from jailrun.images import Image
-from jailrun.kernel import constants as c
-from jailrun.kernel.execute import Execution
-from jailrun.kernel.program import Program
 from tests.integration.features import why_not
 from tests.integration.host import adopt_orphans, find_leftovers, read_host
 from tests.integration.jails import (
@@ -38,6 +36,7 @@ from tests.integration.jails import (
     build_config,
     mount_probe,
 )
+from tests.integration.place import leave_the_host
 from tests.probes.probe import build_probe, parse_probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,15 +70,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 # --- folders and images --------------------------------------------------------------------------
 @pytest.fixture(scope="session", autouse=True)
-def own_mount_namespace() -> None:
-    """Leave the host's mount namespace, and adopt whatever our processes leave behind."""
+def own_place() -> None:
+    """Leave the host's mounts and network, and adopt whatever our processes leave behind."""
     if os.geteuid():
         return
-    program = Program()
-    program.before.unshare(c.CLONE_NEWNS, what="leave the host's mounts")
-    program.before.mount(0, "/", 0, c.MS_REC | c.MS_PRIVATE, what="keep mounts from the host:")
-    program.before.mount(0, "/", 0, c.MS_REC | c.MS_SHARED, what="see mounts that get out:")
-    Execution(program).run_before()
+    leave_the_host()
     adopt_orphans()
 
 
@@ -110,7 +105,7 @@ def remove_stale() -> None:
 
 
 @pytest.fixture(scope="session")
-def session_data(own_mount_namespace: None) -> Iterator[Path]:
+def session_data(own_place: None) -> Iterator[Path]:
     """Return the JAILRUN_DATA of the session, with the busybox image in it."""
     cached = CACHE / hash_recipe()
     data = Path(f"/var/tmp/jailrun-tests-{os.getpid()}")
@@ -147,6 +142,16 @@ def session_run() -> Iterator[Path]:
     remove_tree(run)
 
 
+@pytest.fixture(scope="session")
+def session_networks(session_data: Path, session_run: Path) -> Path:
+    """Return the folder of the networks' state, after a first run has made the default one."""
+    run = session_run / "first"
+    words = [str(ROOT / "bin" / "jailrun"), "run", "--rm", "busybox", "true"]
+    environment = {**os.environ, "JAILRUN_RUN": str(run)}
+    subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, check=True)
+    return run / "networks"
+
+
 @pytest.fixture(autouse=True)
 def deadline() -> Iterator[None]:
     """End a test that waits for ever."""
@@ -163,10 +168,15 @@ def deadline() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_folders(
-    session_data: Path, session_run: Path, monkeypatch: pytest.MonkeyPatch
+    session_data: Path,
+    session_run: Path,
+    session_networks: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Path]:
     """Give each test a store that is shared and records of its own; return the folder of these."""
     run = session_run / str(next(COUNT))
+    run.mkdir(mode=0o711)
+    (run / "networks").symlink_to(session_networks)
     monkeypatch.setenv("JAILRUN_DATA", str(session_data))
     monkeypatch.setenv("JAILRUN_RUN", str(run))
     for name in ("JAILRUN_RECIPES", "JAILRUN_EXECUTOR", "NOTIFY_SOCKET", "LISTEN_FDS"):

@@ -10,6 +10,7 @@ work on the same machine.  What stays is named.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import select
 import shutil
@@ -20,8 +21,11 @@ from pathlib import Path
 
 from jailrun.kernel import constants as c
 from jailrun.kernel.execute import syscall
+from jailrun.net import nft
 
 SECONDS = 4.0  # until a thing that is still there counts as left behind
+OURS = "jailrun"  # the firewall's tables
+RTF_CACHE = 0x01000000  # linux/ipv6_route.h
 Things = dict[str, set[str]]
 
 
@@ -59,13 +63,71 @@ def read_links() -> set[str]:
     return {path.name for path in Path("/sys/class/net").iterdir()}
 
 
-def read_tables() -> set[str]:
-    """Return the nftables tables."""
+def read_addresses() -> set[str]:
+    """Return the addresses of the links, but for those that the kernel gives them by itself."""
+    found = set()
+    last = ""
+    for line in Path("/proc/net/fib_trie").read_text().splitlines():
+        mark, _, text = line.strip().partition(" ")
+        if mark == "|--":
+            last = text
+        elif line.strip() == "/32 host LOCAL":
+            found.add(last)
+    for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        address, _index, prefix, scope, _flags, link = line.split()
+        if scope != "20":  # of the link: it comes with its carrier
+            found.add(f"{address}/{int(prefix, 16)} at {link}")
+    return found
+
+
+def read_routes() -> set[str]:
+    """Return the routes, without what the kernel counts or adds by itself."""
+    found = set()
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        link, target, gateway, _flags, _count, _use, metric, mask = line.split()[:8]
+        found.add(f"{target}/{mask} through {gateway} at {link}, metric {metric}")
+    for line in Path("/proc/net/ipv6_route").read_text().splitlines():
+        target, prefix, _source, _, gateway, metric, _count, _use, flags, link = line.split()
+        if not target.startswith(("fe80", "ff")) and not int(flags, 16) & RTF_CACHE:
+            found.add(f"{target}/{prefix} through {gateway} at {link}, metric {metric}")
+    return found
+
+
+def read_rules() -> set[str]:
+    """Return all of the firewall, each chain, rule and element of a set by itself."""
     nft = shutil.which("nft")
     if nft is None:
         return set()
-    listed = subprocess.run([nft, "list", "tables"], capture_output=True, text=True, check=False)
-    return set(listed.stdout.splitlines())
+    words = [nft, "--json", "--stateless", "list", "ruleset"]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False)
+    found = set()
+    for entry in json.loads(listed.stdout or '{"nftables": []}')["nftables"]:
+        ((kind, thing),) = entry.items()
+        if kind == "metainfo":
+            continue
+        name = f"{thing.get('family')} {thing.get('table', '')} {kind} {thing.get('name', '')}"
+        if thing.get("table", thing.get("name")) == OURS:
+            thing.pop("handle", None)  # ours may be made anew; others' are not even touched
+        for element in thing.pop("elem", ()):
+            found.add(f"{name}: {json.dumps(element, sort_keys=True)}")
+        found.add(f"{name}: {json.dumps(thing, sort_keys=True)}")
+    return found
+
+
+def read_network_settings() -> set[str]:
+    """Return what a network could change of the kernel's settings."""
+    names = ("forwarding", "accept_ra", "route_localnet", "rp_filter", "proxy_arp", "proxy_ndp")
+    tops = [Path("/proc/sys/net/ipv4/ip_forward")]
+    tops += [Path(f"/proc/sys/net/ipv{family}/ip_nonlocal_bind") for family in "46"]
+    for link in ("all", "default", *read_links()):
+        tops += [Path(f"/proc/sys/net/ipv{ip}/conf/{link}/{name}") for ip in "46" for name in names]
+    found = set()
+    for path in tops:
+        try:
+            found.add(f"{path}: {path.read_text().strip()}")
+        except OSError:
+            continue  # one family alone has it, or the link is gone
+    return found
 
 
 def read_loops() -> set[str]:
@@ -137,10 +199,15 @@ def read_descriptors() -> set[str]:
 
 
 def read_folders() -> set[str]:
-    """Return what is in the folders of jails: writable layers, logs, records, leases."""
+    """Return what is in the folders of jails: writable layers, logs, records, leases, networks."""
     data, run = (Path(os.environ[name]) for name in ("JAILRUN_DATA", "JAILRUN_RUN"))
-    folders = (data / "scratch", data / "logs", run / "jails", run / "ids")
-    return {str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    folders = (data / "scratch", data / "logs", data / "networks", run / "jails", run / "ids")
+    found = {str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    for folder, folders_in, files in os.walk((run / "networks").resolve()):
+        for one in folders_in + files:
+            path = Path(folder, one)
+            found.add(f"{path} → {path.readlink()}" if path.is_symlink() else str(path))
+    return found
 
 
 def read_own_state() -> set[str]:
@@ -167,7 +234,10 @@ READERS: dict[str, Callable[[], set[str]]] = {
     "mount": read_mounts,
     "cgroup": read_cgroups,
     "link": read_links,
-    "nftables table": read_tables,
+    "address": read_addresses,
+    "route": read_routes,
+    "firewall": read_rules,
+    "network setting": read_network_settings,
     "loop device": read_loops,
     "process": read_processes,
     "open descriptor": read_descriptors,
@@ -176,8 +246,16 @@ READERS: dict[str, Callable[[], set[str]]] = {
 }
 
 
+# What no other session can take down.
+OURS_ALONE = (
+    *("mount", "state of the calling process"),
+    *("link", "address", "route", "firewall", "network setting"),
+)
+
+
 def read_host() -> Things:
-    """Return what there is, by kind."""
+    """Return what there is, by kind; the socket that a process keeps for the firewall is none."""
+    nft.close()
     return {kind: read() for kind, read in READERS.items()}
 
 
@@ -195,12 +273,11 @@ def find_leftovers(before: Things) -> list[str]:
             reap_orphans()
             left &= read()
         now[kind] = now[kind] & before[kind] | left
-    ours = ("mount", "state of the calling process")  # other sessions may take down the rest
     return [
         *(
             f"{kind} left behind: {one}"
             for kind in READERS
             for one in sorted(now[kind] - before[kind])
         ),
-        *(f"{kind} gone: {one}" for kind in ours for one in sorted(before[kind] - now[kind])),
+        *(f"{kind} gone: {one}" for kind in OURS_ALONE for one in sorted(before[kind] - now[kind])),
     ]

@@ -20,7 +20,7 @@ from jailrun.api.result import CommandFailedError, JailTimeoutError, Result
 from jailrun.spec import request
 
 PIDFD_OPEN = os.pidfd_open  # before the unit tests' ground takes it
-INTERNAL = {"command", "image", "rootfs", "host", "stat_device", "tty"}
+INTERNAL = {"command", "image", "rootfs", "host", "stat_device", "tty", "network_path"}
 
 
 def test_everything_exported_is_there() -> None:

@@ -17,6 +17,7 @@ from bench.table import (
     format_table,
     read_ratio,
 )
+from bench.worker import Figure, Plain, _measure
 
 OURS = Row("ours", [4.0, 1.0, 3.0, 2.0, 5.0])
 THEIRS = Row("theirs", [10.0, 12.0, 11.0, 30.0, 9.0])
@@ -27,6 +28,8 @@ TARGETS = (
     Target("ours", 3.5),
     Target("ours", 1.0, "absent"),
     Target("absent", 1.0),
+    Target("theirs", 3.0, "ours", at_least=True),
+    Target("theirs", 4.0, "ours", at_least=True),
 )
 TABLE = Table("key", "a title", "ms", "theirs", [OURS, THEIRS, NEVER], TARGETS, ["absent: gone"])
 
@@ -46,7 +49,10 @@ def test_ratio() -> None:
 
 def test_targets() -> None:
     results = [check_target(TABLE, target) for target in TARGETS]
-    assert [result and result[1] for result in results] == [True, False, True, None, None]
+    assert [result and result[1] for result in results] == [
+        *(True, False, True, None, None),
+        *(True, False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,8 @@ def test_text() -> None:
         "target: ours <= 3.5 ms: 3.00, met",
         "target: ours <= 1 x absent: not measured",
         "target: absent <= 1 ms: not measured",
+        "target: theirs >= 3 x ours: 3.67, met",
+        "target: theirs >= 4 x ours: 3.67, MISSED",
         "left out: absent: gone",
     ]
     assert len({len(line) for line in lines[1:5]}) == 1
@@ -85,3 +93,9 @@ def test_data() -> None:
     assert data["targets"][0]["met"] is True
     assert data["targets"][3]["reached"] is None
     assert data["absent"] == ["absent: gone"]
+
+
+def test_a_worker_times_its_samples() -> None:
+    """A sample that has no figure of its own counts the seconds."""
+    assert _measure(Figure(lambda: 7.5)) == 7.5
+    assert 0 <= _measure(Plain(lambda: None)) < 7.5

@@ -31,12 +31,18 @@ CHEAP = {
 DEFERRED = {
     "jailrun.cgroups.inspect": "cgroupspy's nodes, for inspection; no start does",
     "jailrun.kernel.fallback": "the ctypes executor, where the native one was not built",
+    "jailrun.net.bridges": "pyroute2, where a network is made or mended",
+    "jailrun.net.model": "types: mypy reads them, no start does",
+    "jailrun.net.shaping": "pyroute2, where a rate is limited",
     "jailrun.security.compile": "seccomp profiles, where the cache has no compiled filter",
+    "jailrun.spec.extensions": "the config's types: mypy reads them, no start does",
     "jailrun.spec.model": "the config's types: mypy reads them, no start does",
 }
 # Modules that may be longer than 400 lines, or have functions longer than 60, and why.
 LONG_FILES: dict[str, str] = {}
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "jailrun.cli.run.run": "its parameters are the table of the options, one a line",
+}
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 

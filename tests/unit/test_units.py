@@ -183,10 +183,17 @@ def test_rates(text: str | int, rate: int) -> None:
     assert units.parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", [*JUNK, "0bit", "100", "100m", "1mbyte", "0.1bit"])
-def test_what_is_no_rate(text: str) -> None:
+@pytest.mark.parametrize("text", [*JUNK, "100", "100m", "1mbyte", "00", -8, True])
+def test_what_is_no_rate(text: str | int) -> None:
     with pytest.raises(JailError, match="is not a rate"):
         units.parse_rate(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0bit", "0mbit", "0.1bit", 0])
+def test_a_rate_of_nothing(text: str | int) -> None:
+    with pytest.raises(JailError, match="a rate of 0 lets nothing pass") as caught:
+        units.parse_rate(text)
+    assert caught.value.hint
 
 
 @given(st.integers(1, 2**63 - 1))

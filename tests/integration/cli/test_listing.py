@@ -25,7 +25,16 @@ class TestLs:
     def test_running_and_stopped(self, name: str) -> None:
         start_detached(name, "sleep", "1000", options=("--label", "tier=db"))
         heading, line = output_of("ls").splitlines()
-        assert heading.split() == ["NAME", "IMAGE", "STATUS", "PID", "CREATED", "COMMAND"]
+        assert heading.split() == [
+            "NAME",
+            "IMAGE",
+            "STATUS",
+            "PID",
+            "ADDRESS",
+            "PORTS",
+            "CREATED",
+            "COMMAND",
+        ]
         assert line.split()[:4] == [name, "busybox", "running", str(load(name).pid)]
         assert line.endswith("sleep 1000")
         assert output_of("ps") == output_of("ls")

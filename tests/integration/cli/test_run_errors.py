@@ -79,7 +79,7 @@ def refuse(*words: str) -> str:
         (("--ulimit", "nofile"), "nofile"),
         (("--ulimit", "flying=1"), "flying"),
         (("--ulimit", "nofile=20:10"), "nofile"),
-        (("--net", "nonet"), "network 'nonet' is not valid"),
+        (("--net", "nonet"), "there is no network 'nonet'"),
         (("--uts", "/nonexistent"), "/nonexistent"),
         (("--uts", "/etc/passwd"), "/etc/passwd must be of type uts"),
         (("--userns", "no"), "userns 'no' is not valid"),

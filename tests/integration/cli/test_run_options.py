@@ -246,7 +246,7 @@ class TestRights:
         assert "UP" in inside("ip -o link show lo")
         assert_refused(
             jailrun("run", "--rm", "--net", "bridge", "busybox", "true"),
-            "network 'bridge' is not valid",
+            "there is no network 'bridge'",
         )
 
     def test_default_devices(self) -> None:

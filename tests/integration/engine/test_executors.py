@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from pathlib import Path
 from types import ModuleType
 
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jailrun.kernel import constants as c
 from jailrun.kernel import fallback
 from jailrun.kernel.encode import encode
 from jailrun.kernel.execute import Execution, reap
 from jailrun.kernel.files import read_own_status
 from jailrun.kernel.operation import NOTE, OperationError, Slot, Struct, Text
 from jailrun.kernel.program import Program
+from jailrun.net import netlink
 
 ALLOWED = (errno.ENOENT, errno.EBADF, errno.EEXIST)
 
@@ -237,3 +240,78 @@ def test_many_kept_descriptors(executor: str) -> None:
         os.close(fd)
     assert {0, 1, 2, 50, 400, 900} <= fds
     assert len(fds) <= 8  # and its two pipes
+
+
+def routing_socket() -> socket.socket:
+    """Return one of this process's network namespace, where the tests below only ask."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_ROUTE)
+
+
+def test_message_to_the_kernel(executor: str) -> None:
+    """What the kernel told of before it said that all is well is the result."""
+    program = Program()
+    with routing_socket() as asked:
+        index = program.before.netlink(asked.fileno(), netlink.get_link("lo"), what="find")
+        execution = Execution(program)
+        execution.run_before()
+        assert execution.read_slot(index) == socket.if_nametoindex("lo")
+        with pytest.raises(BlockingIOError):
+            asked.recv(64, socket.MSG_DONTWAIT)  # all of the answer was read
+
+
+def test_message_that_is_refused(executor: str) -> None:
+    """The kernel's errno is that of the operation; one that is allowed leaves an empty slot."""
+    program = Program()
+    lane = program.before
+    with routing_socket() as asked:
+        fd = asked.fileno()
+        missing = netlink.get_link("no-such-link")
+        index = lane.netlink(fd, missing, what="find", object="it", allow=(errno.ENODEV,))
+        skipped = lane.netlink(fd, netlink.set_up(index, "it"))
+        lane.netlink(fd, missing, what="find", object="no-such-link")
+        execution = Execution(program)
+        with pytest.raises(OperationError, match="cannot find no-such-link: No such device"):
+            execution.run_before()
+        assert (execution.read_slot(index), execution.read_slot(skipped)) == (-1, -1)
+
+
+def test_answers_to_others_are_passed_over(executor: str) -> None:
+    """Only the one that has the message's number counts."""
+    program = Program()
+    with routing_socket() as asked:
+        (earlier,) = netlink.get_link("lo").parts
+        assert isinstance(earlier, bytes)
+        asked.send(earlier)
+        program.before.netlink(asked.fileno(), netlink.get_link("no-such-link"), what="find")
+        with pytest.raises(OperationError) as caught:
+            Execution(program).run_before()
+        assert caught.value.errno == errno.ENODEV
+
+
+def test_message_that_cannot_be_sent(executor: str) -> None:
+    """A failure of the sending is one of the operation, too."""
+    program = Program()
+    reader, writer = os.pipe()
+    program.before.netlink(writer, netlink.get_link("lo"), what="ask")
+    with pytest.raises(OperationError, match="cannot ask") as caught:
+        Execution(program).run_before()
+    assert caught.value.errno == errno.ENOTSOCK
+    os.close(reader)
+    os.close(writer)
+
+
+def test_messages_of_the_child(executor: str) -> None:
+    """In a network namespace of its own, with the index that an earlier one gave."""
+    program = Program()
+    program.clone_flags = c.CLONE_NEWNET
+    child = program.child
+    fd = child.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETLINK_ROUTE)
+    link = child.netlink(fd, netlink.get_link("lo"))
+    child.netlink(fd, netlink.set_up(link, "lo"), what="bring up", object="lo")
+    child.netlink(fd, netlink.add_address(link, "192.0.2.7", 32), what="add")
+    child.netlink(fd, netlink.add_address(link, "192.0.2.7", 32), what="add it", object="again")
+    execution = Execution(program)
+    execution.spawn()
+    with pytest.raises(OperationError, match="cannot add it again: File exists") as caught:
+        execution.wait(60)
+    assert caught.value.operation is child.operations[-1]

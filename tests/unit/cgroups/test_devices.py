@@ -1,11 +1,8 @@
-"""The device list in both encodings, against what the rules say one by one.
-
-The BPF program is run by a small interpreter of the few instructions that it may have.
-"""
+"""The device list in both encodings, against what the rules say one by one."""
 
 from __future__ import annotations
 
-from _struct import unpack_from
+from _struct import pack
 from collections.abc import Iterable
 
 import pytest
@@ -26,6 +23,7 @@ from jailrun.cgroups.devices import (
     plan_lines,
 )
 from jailrun.errors import SpecError, UnsupportedError
+from tests.unit.kernel.bpf_machine import Machine, find_unreached
 
 Rule = tuple[bool, str, int, int, int]
 DENY_ALL = {"allow": False, "access": "rwm"}
@@ -33,51 +31,8 @@ ALLOW_ALL = {"allow": True, "access": "rwm"}
 
 
 def run_bpf(code: bytes, kind: int, major: int, minor: int, access: int) -> int:
-    """Return the result of a program for one access; 64-bit registers, as the kernel has them."""
-    context = {0: access << 16 | kind, 4: major, 8: minor}
-    registers: dict[int, int] = {}
-    at, mask = 0, 2**64 - 1
-    for _step in range(len(code) // 8 + 1):
-        opcode, pair, jump, value = unpack_from("<BBhi", code, at * 8)
-        target, source = pair & 15, pair >> 4
-        at += 1
-        if opcode == 0x61:
-            assert source == 1
-            registers[target] = context[jump]
-        elif opcode == 0xBF:
-            registers[target] = registers[source]
-        elif opcode == 0xB7:
-            registers[target] = value & mask
-        elif opcode == 0x57:
-            registers[target] &= value & mask
-        elif opcode == 0x77:
-            registers[target] >>= value
-        elif opcode == 0x15:
-            at += jump if registers[target] == value & mask else 0
-        elif opcode == 0x55:
-            at += jump if registers[target] != value & mask else 0
-        elif opcode == 0x95:
-            return registers[0]
-        else:
-            raise AssertionError(f"instruction {opcode:#x}")
-    raise AssertionError("no exit")
-
-
-def every_instruction_is_reached(code: bytes) -> bool:
-    """Tell whether there is no dead code, which the kernel's verifier refuses."""
-    count, seen, todo = len(code) // 8, set(), [0]
-    while todo:
-        at = todo.pop()
-        if at in seen:
-            continue
-        assert at < count, "a jump out of the program"
-        seen.add(at)
-        opcode, _pair, jump, _value = unpack_from("<BBhi", code, at * 8)
-        if opcode in (0x15, 0x55):
-            todo.append(at + 1 + jump)
-        if opcode != 0x95:
-            todo.append(at + 1)
-    return len(seen) == count
+    """Return the result of a program for one access."""
+    return Machine(pack("<III", access << 16 | kind, major, minor)).run(code)
 
 
 def is_allowed(rules: Iterable[Rule], kind: str, major: int, minor: int, access: int) -> bool:
@@ -108,7 +63,7 @@ def test_bpf_says_what_the_rules_say(
     rules: list[Rule], kind: str, major: int, minor: int, access: int
 ) -> None:
     code = plan_bpf(rules)
-    assert every_instruction_is_reached(code)
+    assert not find_unreached(code)
     result = run_bpf(code, 1 if kind == "b" else 2, major, minor, access)
     assert result == is_allowed(rules, kind, major, minor, access)
 

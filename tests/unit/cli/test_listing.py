@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,11 @@ def list_lines(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
 
 def test_stopped_jails_are_listed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     make_record("web", status=3)
-    assert list_lines(capsys) == ["NAME   IMAGE   STATUS   PID   CREATED   COMMAND"]
+    headings = ["NAME", "IMAGE", "STATUS", "PID", "ADDRESS", "PORTS", "CREATED", "COMMAND"]
+    assert list_lines(capsys) == ["   ".join(headings)]
     heading, line = list_lines(capsys, "--all")
-    assert heading.split() == ["NAME", "IMAGE", "STATUS", "PID", "CREATED", "COMMAND"]
-    assert line.startswith("web    busybox   stopped (3)   -")
+    assert heading.split() == headings
+    assert line.startswith("web    busybox   stopped (3)   -     -         -       ")
     assert line.endswith("days ago   sleep 1")
 
 
@@ -44,6 +46,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
             "finished": "2023-11-14T22:13:21.500Z",
             "command": ["sleep", "1"],
             "labels": {"tier": "db"},
+            "addresses": [],
+            "ports": [],
         }
     ]
 
@@ -91,7 +95,7 @@ def test_long_commands_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     make_record("web", config={"process": {"args": ["sh", "-c", "x" * 100]}})
     line = list_lines(capsys, "--all")[1]
     assert line.endswith("…")
-    assert len(line) < 120
+    assert len(line) < 130
 
 
 def test_half_made_jail_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +105,7 @@ def test_half_made_jail_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     record.claim()
     record.unlock()
     line = list_lines(capsys, "--all")[1]
-    assert line.split() == ["web", "-", "creating", "-", "-", "-"]
+    assert line.split() == ["web", "-", "creating", "-", "-", "-", "-", "-"]
     assert main(["inspect", "web"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["config"] is None
 
@@ -126,6 +130,33 @@ def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["events"] == {"oom_kill": 1}
     assert found["limits"] is None
     assert found["log"] == "/x/web.log"
+
+
+def network_of(**values: Any) -> dict[str, Any]:
+    """Return a record's network; see `jailrun.net.model`."""
+    keys = ("nics", "publish", "firewall", "shared", "devices", "names")
+    return {key: [] for key in keys} | values
+
+
+def test_addresses_and_ports(capsys: pytest.CaptureFixture[str]) -> None:
+    port = {"protocol": "tcp", "host_address": "", "host_port": 8080, "jail_port": 80, "count": 1}
+    nics = [
+        {"address": "10.87.0.2", "address6": "fd00::2"},
+        {"address": "10.88.0.2", "address6": ""},
+    ]
+    make_record("web", network=network_of(nics=nics, publish=[port, {**port, "protocol": "udp"}]))
+    make_record("own", network=network_of(shared=["192.0.2.5"]))
+    devices = [{"device": "en0", "address": "192.0.2.7/24"}, {"device": "en1"}]
+    make_record("moved", network=network_of(devices=devices))
+    lines = list_lines(capsys, "--all")[1:]
+    assert [line.split()[5] for line in lines] == ["192.0.2.7", "192.0.2.5", "10.87.0.2"]
+    assert "8080:80, 8080:80/udp" in lines[-1]
+    assert main(["ls", "-a", "--format", "json", "--filter", "name=web"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["addresses"] == ["10.87.0.2", "10.88.0.2", "fd00::2"]
+    assert found["ports"] == ["8080:80", "8080:80/udp"]
+    assert main(["inspect", "web"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["network"]["nics"] == nics
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,19 @@ LINES = (
     ["busybox"],
     ["--rm", "busybox", "sh", "-c", "id --rm"],
     ["-itd", "--name", "web", "--name=db", "-m", "64M", "debian", "bash", "-l"],
+    ["--net", "a", "--network=b,ip=10.0.0.9", "-p", "8080:80", "-p", "53:53/udp", "busybox"],
+    ["--ip", "10.0.0.9", "--deny", "out", "--dns=192.0.2.1", "--add-host", "a:192.0.2.1", "b"],
     ["-e", "A=1", "--env=B=", "--swap", "-1", "--format=json", "--explain", "./root", "--", "-x"],
 )
-UNCLEAR = (["--help"], ["--"], ["-m64M", "busybox"], ["--rm=1", "busybox"], ["--rm"], ["-z", "b"])
+UNCLEAR = (
+    ["-p8080:80", "busybox"],
+    ["--help"],
+    ["--"],
+    ["-m64M", "busybox"],
+    ["--rm=1", "busybox"],
+    ["--rm"],
+    ["-z", "b"],
+)
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ def parse(monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
 def request_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
     """Return what a command line asks the compiler for, less what every one does."""
     asked: dict[str, Any] = {**a.make_request(parse(monkeypatch, *words))}
+    if asked["network"] == [a.DEFAULT_NETWORK]:
+        del asked["network"]
     return {key: value for key, value in asked.items() if value}
 
 
@@ -69,8 +71,22 @@ class TestCommandLine:
             (("--cpus", "0.5", "-c", "512"), {"cpus": "0.5", "cpu_shares": "512"}),
             (("--cpuset-cpus", "0-1"), {"cpuset": "0-1"}),
             (("--pids-limit", "32"), {"pids": "32"}),
-            (("--network", "host"), {"network": "host"}),
-            (("--net", "none"), {"network": "none"}),
+            (("--network", "host"), {"network": ["host"]}),
+            (("--net", "none"), {"network": ["none"]}),
+            (("--net", "a", "--network", "b,ip=10.0.0.9"), {"network": ["a", "b,ip=10.0.0.9"]}),
+            (("--ip", "10.0.0.9"), {"network": ["default,ip=10.0.0.9"]}),
+            (
+                ("--net", "a", "--net", "b", "--ip6", "fd00::9", "--mac-address", "02::1"),
+                {"network": ["a,ip6=fd00::9,mac=02::1", "b"]},
+            ),
+            (("-p", "80:80", "--publish", "53/udp"), {"publish": ["80:80", "53/udp"]}),
+            (("--allow", "in:tcp:80", "--deny", "in"), {"allow": ["in:tcp:80"], "deny": ["in"]}),
+            (
+                ("--dns", "192.0.2.1", "--dns-search", "a"),
+                {"dns": ["192.0.2.1"], "dns_search": ["a"]},
+            ),
+            (("--dns-option", "rotate"), {"dns_option": ["rotate"]}),
+            (("--add-host", "db:192.0.2.1"), {"add_host": ["db:192.0.2.1"]}),
             (("-u", "nobody", "-w", "/tmp"), {"user": "nobody", "workdir": "/tmp"}),
             (("-h", "box"), {"hostname": "box"}),
             (("--allow", "mount", "--allow", "fuse"), {"allow": ["mount", "fuse"]}),
@@ -86,6 +102,19 @@ class TestCommandLine:
         self, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], asked: dict[str, Any]
     ) -> None:
         assert request_of(monkeypatch, *words, "busybox") == asked
+
+    def test_without_a_network_it_is_the_default_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert a.make_request(parse(monkeypatch, "busybox"))["network"] == ["default"]
+
+    @pytest.mark.parametrize("option", ["--ip", "--ip6", "--mac-address"])
+    @pytest.mark.parametrize("value", ["", "10.0.0.9,name=x"])
+    def test_an_address_of_the_first_network_is_one_word(
+        self, monkeypatch: pytest.MonkeyPatch, option: str, value: str
+    ) -> None:
+        given = parse(monkeypatch, option, value, "busybox")
+        with pytest.raises(JailError, match="is not an address") as caught:
+            a.make_request(given)
+        assert caught.value.hint
 
     def test_empty_entrypoint_takes_the_images_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
         given = parse(monkeypatch, "--entrypoint", "", "busybox")

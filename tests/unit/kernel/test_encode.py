@@ -82,6 +82,7 @@ def test_numbers_are_those_of_the_source() -> None:
         "SIGNALS",
         "KEEP",
         "DROP",
+        "NETLINK",
         "EXACT",
         "NOTE",
         "ANY_ERROR",
@@ -208,3 +209,20 @@ def test_slots_can_be_written() -> None:
     encoded = put(program)
     encoded.write_slot(program.pid, 4711)
     assert encoded.read_slot(program.pid) == 4711
+
+
+def test_message_of_netlink() -> None:
+    """The socket by its slot, the message by its place, filled in before."""
+    program = Program()
+    socket = program.before.socket(16, 3)
+    index = program.before.netlink(socket, Struct(b"ask!"), result="link")
+    program.before.netlink(socket, Struct(bytes(8), holes={4: index}), allow=(17,))
+    encoded = put(program)
+    _, asked, store, told = rows_of(encoded)
+    assert asked[0] == told[0] == words.NETLINK
+    assert asked[3:5] == (0b01, 0b10)
+    assert asked[9] == socket.index
+    assert bytes(encoded.buffer[asked[10] : asked[10] + 4]) == b"ask!"
+    assert (store[9], store[10]) == (told[10] + 4, index.index)
+    assert told[2] == index.index
+    assert told[6] == 17

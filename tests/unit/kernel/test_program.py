@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from jailrun.kernel import constants as c
-from jailrun.kernel.operation import OperationError, Slot, Text
+from jailrun.kernel.operation import OperationError, Slot, Struct, Text
 from jailrun.kernel.program import Program
 
 
@@ -138,3 +138,13 @@ def test_what_is_no_argument(value: object) -> None:
     program.child.call("close", value)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not an argument"):
         encode(program, lambda _buffer: 0)
+
+
+def test_message_reads_as_what_it_asks() -> None:
+    """--explain shows a message's label, not its bytes."""
+    program = Program()
+    message = Struct(bytes(40), label="RTM_GETLINK {eth0}")
+    link = program.child.netlink(3, message, what="find", object="eth0", hint="look", result="link")
+    (operation,) = program.child.operations
+    assert operation.describe() == "netlink(3, RTM_GETLINK {eth0})  # find eth0"
+    assert (link.kind, operation.hint) == ("link", "look")

@@ -14,6 +14,7 @@ from jailrun.spec import request
 from jailrun.spec.compile import OPTIONS, compile_config
 from jailrun.spec.default import CAPABILITIES, default_config
 from jailrun.spec.known import CAPABILITIES as ALL_CAPABILITIES
+from jailrun.spec.network import PARAMETERS
 from jailrun.spec.rights import ALLOW_NAMES
 from tests.unit.spec.compiling import IMAGE, compiled
 
@@ -31,6 +32,8 @@ def test_nothing_asked_is_the_default() -> None:
     for field in ("bounding", "effective", "permitted"):
         assert set(config["process"]["capabilities"].pop(field)) == set(CAPABILITIES)
         del expected["process"]["capabilities"][field]
+    expected["jailrun"]["names"] = {}
+    expected["linux"]["sysctl"] = PARAMETERS
     assert config == expected
     assert compiled(memory=None, name=None, time=None, entrypoint=None, umask=None) == compiled()
 
@@ -61,6 +64,7 @@ def test_the_main_job() -> None:
         "id_shift": "idmap",
         "seccomp": "default",
         "swap": "default",
+        "names": {},
     }
 
 
@@ -229,7 +233,7 @@ def test_namespaces() -> None:
     for mode in ("host", "/proc/1/ns/user"):
         config = compiled(userns=mode)
         assert "uidMappings" not in config["linux"]
-        assert config["jailrun"] == {"id_shift": "none", "seccomp": "default"}
+        assert config["jailrun"] == {"id_shift": "none", "seccomp": "default", "names": {}}
     config = compiled(time_offsets={"monotonic": "-1.5s", "boottime": 3600})
     assert types(config)["time"] is None
     assert config["linux"]["timeOffsets"] == {
@@ -315,5 +319,7 @@ def test_labels_and_sysctl() -> None:
     assert config["annotations"]["from"] == "user"
     assert config["annotations"]["flag"] == ""
     assert config["annotations"]["k"] == "v"
-    assert config["linux"]["sysctl"] == {"net.x.y": "1=2"}
-    assert compiled(sysctl={"net.a.b": "c"})["linux"]["sysctl"] == {"net.a.b": "c"}
+    assert config["linux"]["sysctl"] == {"net.x.y": "1=2", **PARAMETERS}
+    asked = {"net/ipv4/ping_group_range": "1 0", "net.ipv4.ip_unprivileged_port_start": "1024"}
+    assert compiled(sysctl=asked)["linux"]["sysctl"] == asked
+    assert "sysctl" not in compiled(network="host")["linux"]

@@ -82,7 +82,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seccomp": []}, "seccomp profile: [] is not an object"),
     ({"seccomp": {"defaultAction": "x"}}, 'seccomp profile.defaultAction: "x" is not one of'),
     ({"allow": ["everything"]}, "allow 'everything' is not a name of something to allow"),
-    ({"network": "bridge0"}, "network 'bridge0' is not valid"),
+    ({"network": "Bridge"}, "network 'Bridge' is not valid"),
     ({"pid": "container:x"}, "pid 'container:x' is not valid"),
     ({"time_offsets": {"realtime": 1}}, "time offset 'realtime' is for no clock"),
     ({"time_offsets": {"monotonic": "x"}}, "time offset monotonic 'x' is not a duration"),
@@ -120,13 +120,13 @@ words = st.text(max_size=6) | st.text("abc/:=,.-019%Mro", max_size=8)
 texts = st.sampled_from(
     """
     name hostname memory swap cpus cpuset cpu_shares pids io_weight user workdir network pid userns
-    shm_size umask oom_score_adj rootfs time
+    shm_size umask oom_score_adj rootfs time network_path
     """.split()  # noqa: SIM905
 )
 lists = st.sampled_from(
     """
     command env tmpfs volumes cap_add cap_drop security_opt devices sysctl ulimit allow labels
-    groups device_read_bps entrypoint
+    groups device_read_bps entrypoint network publish deny dns dns_search dns_option add_host
     """.split()  # noqa: SIM905
 )
 
