@@ -51,6 +51,7 @@ def give_back(jail: str, devices: Iterable[MovedDevice]) -> None:
     if namespace_fd < 0:
         return
     own_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = None
     try:
         program = Program()
         there = _open_inside(namespace_fd, own_fd)
@@ -66,6 +67,8 @@ def give_back(jail: str, devices: Iterable[MovedDevice]) -> None:
     except OSError as error:
         raise NetworkError(f"{error}") from error
     finally:
+        if there is not None:
+            there.close()
         os.close(own_fd)
         os.close(namespace_fd)
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jailrun.spec.extensions import Extensions, Names, Nic
 
 BRIDGES = ("bridge", "host-bridge")
+MARK = "x" * 10  # in the place of one that is drawn
 ATTEMPTS = 20  # to join a network that others remove
 
 
@@ -125,6 +126,8 @@ def preview(network: Network, jail: str) -> list[str]:
         wanted = leases.suggest(networks.foresee(nic["network"]), jail, nic["name"])
         nic["address"], nic["address6"] = nic["address"] or wanted[0], nic["address6"] or wanted[1]
         taken = " ".join(address for address in (nic["address"], nic["address6"]) if address)
+        nic["link"] = f"jr{MARK}"  # a start would draw another
+        nic["shaper"] = nic["shaper"] and f"ji{MARK}"
         lines.append(f"lease({taken})  # take addresses of the network {nic['network']}")
     _check(network)
     lines += [
@@ -298,8 +301,9 @@ def _leave(nic: NetworkNic, jail: str) -> None:
     with definition.lock(nic["network"]):
         if nic["driver"] == "bridge":
             resolver.remove_names(found, jail)
-        # All of them: the record may be from before it was known which.
-        leases.release(nic["network"], jail)
+        # The record may be from before it was known which.
+        known = [key for key in (nic["address"], nic["address6"], nic["mac"]) if key]
+        leases.release(nic["network"], jail, known if nic["prefix"] or nic["prefix6"] else None)
         if found["driver"] == "bridge":
             resolver.stop_if_unused(found)
 

@@ -219,7 +219,7 @@ def _is_within(fact: tuple[int, int], right: Any) -> bool | None:
             first, last = (parse_address(end)[1] for end in right["range"])
         else:
             first = last = parse_address(str(right))[1]
-    except Exception:
+    except (JailError, KeyError, TypeError, ValueError):  # a form of nft's that we do not know
         return None
     if first <= fact[0] and fact[1] <= last:
         return True
@@ -273,9 +273,9 @@ def parse_legacy(text: str, family: str) -> list[Chain]:
         if line.startswith(":"):
             name, policy = line[1:].split()[:2]
             chain: Chain = {"family": family, "table": "filter", "name": name, "rules": []}
+            chain["legacy"] = True
             if policy != "-":
-                hook = {"hook": name.lower(), "type": "filter", "policy": policy.lower()}
-                chain.update(hook, legacy=True)
+                chain.update(hook=name.lower(), type="filter", policy=policy.lower())
             chains[name] = chain
         elif line.startswith("-A "):
             words = shlex.split(line)
@@ -339,7 +339,8 @@ def _filters_bridged() -> bool:
 def _find(chains: Iterable[Chain], near: Chain, name: str) -> Chain | None:
     table = (near["family"], near["table"], near.get("legacy"))
     for chain in chains:
-        if chain["name"] == name and (chain["family"], chain["table"]) == table[:2]:
+        place = (chain["family"], chain["table"], chain.get("legacy"))
+        if chain["name"] == name and place == table:
             return chain
     return None
 

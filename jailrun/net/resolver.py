@@ -64,11 +64,14 @@ def ensure_running(definition: Definition) -> None:
     Raises UnsupportedError where dnsmasq is not installed, NetworkError with its own words where it
     does not start.
     """
-    if not begin(definition):
-        return
-    folder = run_folder(definition["name"])
-    pid, _start_time, _state = _read_note(folder)
-    wait(pid, START_SECONDS)
+    folder = _folder(definition)
+    pid, start_time, state = _read_note(folder)
+    if state != STARTS:
+        if not begin(definition):
+            return
+        pid, start_time, state = _read_note(folder)
+    if read_start_time(pid) == start_time:
+        wait(pid, START_SECONDS)  # and reap it, if it is our child
     # Where it failed since another of ours runs, started by someone who was killed, it is found.
     pid = find_process(definition)
     if not pid:
@@ -79,12 +82,13 @@ def ensure_running(definition: Definition) -> None:
 
 def begin(definition: Definition) -> bool:
     """Start the network's resolver unless it runs; return whether `ensure_running` is to wait."""
-    if find_process(definition):
-        return False
-    folder = run_folder(definition["name"])
+    folder = _folder(definition)
     pid, start_time, state = _read_note(folder)
+    # In this order: once the process that starts it has ended, it is found.
     if state == STARTS and _lives(folder, pid, start_time):
         return True
+    if find_process(definition):
+        return False
     program = _find_program(definition)
     try:
         if state == ENDS:
@@ -138,7 +142,7 @@ def stop(definition: Definition) -> None:
     The kernel takes some 15 ms to close what it watches files with: nobody has to wait for that who
     starts no other.
     """
-    folder = run_folder(definition["name"])
+    folder = _folder(definition)
     pid, start_time, state = _read_note(folder)
     if state == STARTS and read_start_time(pid) == start_time:
         wait(pid, START_SECONDS)
@@ -147,14 +151,15 @@ def stop(definition: Definition) -> None:
         _end(folder, pid)
     elif _read_note(folder)[2] != ENDS:
         _unlink(f"{folder}/resolver.json")
-    _unlink(f"{folder}/resolver.pid")
+    for name in ("resolver.pid", "resolver.log"):
+        _unlink(f"{folder}/{name}")
     for name in _list_hosts(folder):
         _unlink(f"{folder}/hosts/{name}")
 
 
 def find_process(definition: Definition) -> int:
     """Return the pid of the network's resolver, 0 if it does not run."""
-    folder = run_folder(definition["name"])
+    folder = _folder(definition)
     pid, start_time, state = _read_note(folder)
     if pid and state != ENDS and _lives(folder, pid, start_time):
         return 0 if state == STARTS else pid
@@ -189,7 +194,7 @@ def _note(folder: str, pid: int, state: str) -> None:
 
 def format_arguments(definition: Definition) -> list[str]:
     """Return dnsmasq's arguments for a network."""
-    folder = run_folder(definition["name"])
+    folder = _folder(definition)
     arguments = [
         "--conf-file=/dev/null",
         f"--pid-file={folder}/resolver.pid",
@@ -263,6 +268,11 @@ def _is_ours(folder: str, pid: int) -> bool:
     return os.fsencode(f"--pid-file={folder}/resolver.pid") in arguments
 
 
+def _folder(definition: Definition) -> str:
+    """Return the network's folder by the one path that its resolver is known by."""
+    return os.path.realpath(run_folder(definition["name"]))
+
+
 # --- what it knows -------------------------------------------------------------------------------
 def add_names(
     definition: Definition, jail: str, names: Iterable[str], addresses: Iterable[str]
@@ -271,7 +281,7 @@ def add_names(
 
     Names that cannot be asked for (a part of more than 63 characters, localhost) are left out.
     """
-    folder = run_folder(definition["name"])
+    folder = _folder(definition)
     known: dict[str, None] = {}
     for name in names:
         lower = name.lower()
@@ -289,7 +299,7 @@ def add_names(
 
 def remove_names(definition: Definition, jail: str) -> None:
     """Have ``jail`` found no more; nothing where it is not."""
-    folder = run_folder(definition["name"]) + "/hosts"
+    folder = _folder(definition) + "/hosts"
     _unlink(f"{folder}/{jail}")
     _unlink(f"{folder}/.{jail}")
 

@@ -114,6 +114,20 @@ def check_size(name: str, subnet: Subnet) -> None:
             f"cannot use {subnet} for the network {name}: it is a large part of the internet",
             hint="the shortest prefix is /8",
         )
+    if not _is_for_hosts(subnet):
+        raise NetworkError(
+            f"cannot use {subnet} for the network {name}: no host can have such an address for all",
+            hint="addresses for networks of one's own: 10.0.0.0/8, 172.16.0.0/12, fd00::/8",
+        )
+
+
+def _is_for_hosts(subnet: Subnet) -> bool:
+    """Tell whether its addresses are neither of one's own, nor of a link, nor of groups."""
+    if subnet.version == 4:
+        first = subnet.first >> 24
+        return 0 < first < 224 and first != 127
+    first = subnet.first >> 112
+    return 0x100 <= first < 0xFE80
 
 
 def _span(first: str, last: str, prefix: int) -> Subnet:

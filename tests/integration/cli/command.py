@@ -51,7 +51,7 @@ def jailrun(
 def output_of(*words: str, stdin: str | None = None) -> str:
     """Return what a command line that succeeds prints."""
     done = jailrun(*words, stdin=stdin)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 
 

@@ -66,9 +66,16 @@ def icmp6(source: str, target: str, kind: int, payload: bytes) -> bytes:
     return ip(source, target, ICMP6, text)
 
 
-def arp(operation: int, mac: str, address: str, target: str, word: bytes) -> bytes:
-    """Return an ARP message, which says where ``address`` is."""
-    fixed = pack(">HHBBH", 1, IP, 6, 4, operation)
+def arp(
+    operation: int,
+    mac: str,
+    address: str,
+    target: str,
+    word: bytes,
+    kinds: tuple[int, int, int, int] = (1, IP, 6, 4),
+) -> bytes:
+    """Return an ARP message, which says where ``address`` is; ``kinds`` and lengths of both."""
+    fixed = pack(">HHBBH", *kinds, operation)
     return fixed + mac_bytes(mac) + address_bytes(address) + bytes(6) + address_bytes(target) + word
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,8 +128,15 @@ class TestReach:
             assert world.ask(world.host, address, kind=kind).server == web.name
 
     def test_pings(self, servers: Servers) -> None:
-        """As a user does it, from a process of the jail."""
-        web, db = servers.start(), servers.start()
+        """As a user without any right does it, by the host's program."""
+        web, db = servers.start("-v", "/:/host:ro"), servers.start()
+        ping = ("chroot", "/host", shutil.which("ping") or "ping", "-c1", "-W5")
+        for address in (*db.both, OUTSIDE, OUTSIDE6, HOST):
+            assert " 1 received" in web.say(*ping, address)
+
+    def test_pings_with_raw_sockets(self, servers: Servers) -> None:
+        """As busybox does it."""
+        web, db = servers.start("--allow", "raw-sockets"), servers.start()
         for address in (*db.both, OUTSIDE, OUTSIDE6, HOST):
             family = "-6" if ":" in address else "-4"
             assert "1 packets received" in web.say("ping", family, "-c1", "-W5", address)

@@ -82,6 +82,12 @@ def make_frames(jail: Member, other: Member, word: bytes) -> dict[str, tuple[boo
         body = frames.arp(operation, inner_mac, address, other.address, word)
         return ether(mac, EVERYONE, ARP, body)
 
+    def odd_arp(*kinds: int) -> bytes:
+        hardware, protocol, size, length = kinds
+        words = (hardware, protocol, size, length)
+        body = frames.arp(1, mac, jail.address, other.address, word, words)
+        return ether(mac, EVERYONE, ARP, body)
+
     honest = ip(jail.address, other.address, UDP, text)
     tagged = pack(">HH", 5, IP) + honest
     option = pack(">BB", 253, (len(word) + 9) // 8) + word
@@ -115,6 +121,10 @@ def make_frames(jail: Member, other: Member, word: bytes) -> dict[str, tuple[boo
         "ARP, MAC of another inside": (False, arp(2, other.mac, jail.address)),
         "ARP, MAC of nobody outside": (False, arp(2, mac, jail.address, mac=OTHER_MAC)),
         "ARP answer without an address": (False, arp(2, mac, "0.0.0.0")),
+        "ARP of other hardware": (False, odd_arp(6, IP, 6, 4)),
+        "ARP of another protocol": (False, odd_arp(1, IP6, 6, 4)),
+        "ARP with long hardware addresses": (False, odd_arp(1, IP, 8, 4)),
+        "ARP with long addresses": (False, odd_arp(1, IP, 6, 16)),
         "advertisement for the gateway": (False, told("fd87:1::1")),
         "advertisement for another": (False, told(other.address6, jail.address6)),
         "router advertisement": (False, nd(local, 134, bytes(12) + option)),

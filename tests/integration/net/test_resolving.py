@@ -52,7 +52,8 @@ class TestServers:
     """Each knows the others of its network."""
 
     def test_ping_by_name(self, servers: Servers) -> None:
-        web, db = servers.start(name="web"), servers.start(name="db")
+        web = servers.start("--allow", "raw-sockets", name="web")
+        db = servers.start("--allow", "raw-sockets", name="db")
         assert f"PING db ({db.ip})" in web.say("ping", "-4", "-c1", "-W5", "db")
         assert f"PING db ({db.ip6})" in web.say("ping", "-6", "-c1", "-W5", "db")
         assert f"({web.ip})" in db.say("ping", "-4", "-c1", "-W5", "web")
@@ -127,7 +128,7 @@ class TestOutside:
     ) -> None:
         serve_names(servers.world.outside, OUTSIDE)
         show_file("/etc/resolv.conf", f"nameserver {OUTSIDE}\nsearch example.org\n")
-        web = servers.start()
+        web = servers.start("--allow", "raw-sockets")
         assert FAR in look_up(web, WWW)
         assert FAR6 in look_up(web, WWW, "aaaa")
         assert f"PING www ({FAR})" in web.say("ping", "-4", "-c1", "-W5", "www")
@@ -184,7 +185,8 @@ class TestOutside:
 
     def test_own_servers(self, servers: Servers, serve_names: Serve) -> None:
         serve_names(servers.world.outside, OUTSIDE)
-        web = servers.start("--dns", OUTSIDE, "--dns-search", "example.org")
+        own = ("--dns", OUTSIDE, "--dns-search", "example.org")
+        web = servers.start(*own, "--allow", "raw-sockets")
         assert FAR in look_up(web, WWW)
         assert f"PING www ({FAR})" in web.say("ping", "-4", "-c1", "-W5", "www")
 
@@ -204,7 +206,8 @@ class TestFiles:
     """/etc/hosts, /etc/resolv.conf and /etc/hostname are the server's own."""
 
     def test_hosts(self, servers: Servers) -> None:
-        web = servers.start("--add-host", "printer:192.0.2.77", "--hostname", "shop")
+        said = ("--add-host", "printer:192.0.2.77", "--hostname", "shop")
+        web = servers.start(*said, "--allow", "raw-sockets")
         lines = [line.split() for line in web.say("cat", "/etc/hosts").splitlines()]
         assert ["127.0.0.1", "localhost"] in lines
         assert any(line[:1] == ["::1"] and "localhost" in line for line in lines)

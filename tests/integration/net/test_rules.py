@@ -194,6 +194,15 @@ def test_internal_network(both: Wires) -> None:
             assert both.ask(one, gateway, 53, both.listen(both.host, kind, gateway, 53)) == seen
             assert both.refuses(one, gateway, 54, both.listen(both.host, kind, gateway, 54))
     assert both.refuses(one, HOST4, 53, both.listen(both.host, UDP, HOST4, 53))
+    two.ip(f"route add default via {network['gateway']}")
+    # Not even by a translation that the host's admin has made.
+    forward = f"dnat to {two.address}"
+    both.apply(
+        f"table ip mine {{ chain c {{ type nat hook prerouting priority -99; {forward}; }}; }}"
+    )
+    server = both.listen(two, TCP, "0.0.0.0", 7000)
+    assert both.refuses(both.outside, HOST4, 7000, server)
+    both.apply("delete table ip mine")
     # The host reaches them.
     server = both.listen(one, TCP, one.address, 80)
     assert both.ask(both.host, one.address, 80, server) == network["gateway"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -311,16 +312,6 @@ class TestHostFirewall:
         assert find_commands(inspect("default")) == []
 
 
-def find_commands(described: object) -> list[str]:
-    """Return what is to be typed, wherever a description has it."""
-    if isinstance(described, dict):
-        found = []
-        for key, value in described.items():
-            if key == "type_this" or key == "hint" or key == "commands":
-                found += [value] if isinstance(value, str) else list(value)
-            else:
-                found += find_commands(value)
-        return found
-    if isinstance(described, list):
-        return [one for each in described for one in find_commands(each)]
-    return []
+def find_commands(described: dict[str, Any]) -> list[str]:
+    """Return what is to be typed against what is in the way of a network."""
+    return [command for block in described["blocks"] for command in block["advice"]]
