@@ -26,8 +26,7 @@ from jailrun.engine.state import (
     PAUSED,
     RUNNING,
     STOPPED,
-    is_orphan,
-    list_records,
+    find_orphans,
     read_status,
 )
 from jailrun.engine.translate import translate
@@ -282,13 +281,12 @@ def recover() -> list[str]:
     """Remove what crashes left: jails that nobody will finish; return their names."""
     remove_remains()
     removed = []
-    for record, status in list_records():
-        if is_orphan(record, status):
-            try:
-                delete(record.name, force=True)
-            except JailError:
-                continue  # someone else removes it, or `jailrun rm --force` will say why it stays
-            removed.append(record.name)
+    for name in find_orphans():
+        try:
+            delete(name, force=True)
+        except JailError:
+            continue  # someone else removes it, or `jailrun rm --force` will say why it stays
+        removed.append(name)
     return removed
 
 

@@ -42,14 +42,30 @@ def _made_or_not(record: Record) -> str:
     return CREATING if is_alive(record.owner_pid, record.owner_start_time) else INCOMPLETE
 
 
-def is_orphan(record: Record, status: str) -> bool:
-    """Return whether nobody will ever finish or remove this jail: what a crash left behind."""
-    if status == INCOMPLETE:
-        return True
-    if is_alive(record.owner_pid, record.owner_start_time):
-        return False
+def find_orphans() -> list[str]:
+    """Return the jails that nobody will ever finish or remove: what crashes left behind.
+
+    Asked at every start: of a jail whose owner lives, only the record is read.
+    """
+    found = []
+    alive: dict[tuple[int, int], bool] = {}
+    for name in list_names():
+        try:
+            record = load(name)
+            owner = (record.owner_pid, record.owner_start_time)
+            if owner not in alive:
+                alive[owner] = is_alive(*owner)
+            if not alive[owner] and _is_orphan(record):
+                found.append(name)
+        except (JailError, FileNotFoundError):
+            continue  # removed meanwhile
+    return found
+
+
+def _is_orphan(record: Record) -> bool:
+    status = read_status(record)
     unfinished = record.attached and record.status is None
-    return unfinished or (record.remove and status == STOPPED)
+    return status == INCOMPLETE or unfinished or (record.remove and status == STOPPED)
 
 
 def list_records() -> list[tuple[Record, str]]:

@@ -45,7 +45,7 @@ MAX_ALIAS = 255  # linux/if.h, IFALIASZ
 # A frame is passed on from the first moment on, and to whom it may concern: no listening before,
 # no guessing who wants which group (IPv6's neighbour discovery is multicast).
 SETTINGS = {"br_stp_state": 0, "br_forward_delay": 0, "br_mcast_snooping": 0}
-_PORT = {"IFLA_BRPORT_MODE": "mode", "IFLA_BRPORT_ISOLATED": "isolated"}
+_PORT = {"IFLA_BRPORT_MODE": "mode", "IFLA_BRPORT_GUARD": "guard"}
 
 
 def outside_loop(function: Callable[P, R]) -> Callable[P, R]:
@@ -307,9 +307,7 @@ def marked_network(link: Link) -> str:
 
 
 @outside_loop
-def reattach(
-    nics: Iterable[NetworkNic], definitions: dict[str, Definition], *, hairpin: bool = False
-) -> list[str]:
+def reattach(nics: Iterable[NetworkNic], *, hairpin: bool = False) -> list[str]:
     """Put the links of running jails back on their bridges; return which.
 
     ``hairpin``: their jail has published ports, and may call them itself.
@@ -322,13 +320,12 @@ def reattach(
                 link, bridge = links.get(nic["link"]), links.get(nic["bridge"])
                 if nic["driver"] not in BRIDGE_DRIVERS or link is None or bridge is None:
                     continue
-                definition = definitions.get(nic["network"])
-                isolated = bool(definition and definition["isolate"])
-                port = {"mode": hairpin, "isolated": isolated}
+                guard = nic["driver"] == "host-bridge"
+                port = {"mode": hairpin, "guard": guard}
                 if link.master == bridge.index and link.port == port:
                     continue
                 routes.link("set", index=link.index, master=bridge.index, state="up")
-                routes.brport("set", index=link.index, mode=int(hairpin), isolated=int(isolated))
+                routes.brport("set", index=link.index, mode=int(hairpin), guard=int(guard))
                 done.append(link.name)
     except NetlinkError as error:
         raise _translate("cannot put the links of running jails back", error) from error

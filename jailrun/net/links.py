@@ -140,9 +140,11 @@ def _plan_veth(
     )
     words = _connect_words(nic)
     program.attach.netlink(socket, message, **words)
-    # A jail reaches its own published port through its own bridge port.
-    if hairpin or nic["isolate"]:
-        message = netlink.set_up_port(nic["link"], hairpin=hairpin, isolated=bool(nic["isolate"]))
+    # A jail reaches its own published port through its own bridge port.  And it takes no part in
+    # the spanning tree of a bridge that is not ours: those frames pass no packet filter.
+    guard = nic["driver"] == "host-bridge"
+    if hairpin or guard:
+        message = netlink.set_up_port(nic["link"], hairpin=hairpin, guard=guard)
         program.attach.netlink(socket, message, **words)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from jailrun.spec.extensions import Extensions, Names, Nic
 
 BRIDGES = ("bridge", "host-bridge")
-MARK = "x" * 10  # in the place of one that is drawn
+MARK = "0" * 10  # in the place of one that is drawn
 ATTEMPTS = 20  # to join a network that others remove
 
 
@@ -167,10 +167,13 @@ def _prefix(subnet: str) -> int:
 def _check(network: Network) -> None:
     """Refuse what a network of that driver cannot do."""
     bridged = [nic for nic in network["nics"] if nic["driver"] == "bridge"]
-    if network["publish"] and not bridged:
+    gateways = [nic for nic in network["nics"] if nic["gateway"] or nic["gateway6"]]
+    ways_out = [nic for nic in gateways if not nic["internal"]]
+    if network["publish"] and not (ways_out and ways_out[0] in bridged):
+        # Who calls from outside is answered on the default route.
         raise NetworkError(
-            "published ports need a network of the driver bridge",
-            hint="add one: --net default; in the others the jail is reached at its own address",
+            "published ports need a network of the driver bridge, before all others with a gateway",
+            hint="put --net default first; in the others the jail is reached at its own address",
         )
     if network["firewall"] and (len(bridged) < len(network["nics"]) or network["devices"]):
         raise NetworkError(
@@ -332,6 +335,7 @@ def rejoin(network: Network, jail: str) -> list[str]:
     """Give a jail that runs back what its networks have lost; return what, in words."""
     done = networks.reattach(network["nics"], hairpin=bool(network["publish"]))
     if _bridged(network):
+        nft.remove(rules.jail_removal_text(network))
         nft.apply(rules.jail_text(network))
     for nic in network["nics"]:
         if nic["driver"] == "bridge":

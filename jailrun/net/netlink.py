@@ -45,7 +45,7 @@ IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_NET_NS_PID, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 19, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+IFLA_BRPORT_MODE, IFLA_BRPORT_GUARD = 4, 5
 IFLA_MACVLAN_MODE = 1
 IFLA_IPVLAN_MODE = 1
 VETH_INFO_PEER = 1
@@ -101,9 +101,9 @@ def new_veth(
     )
 
 
-def set_up_port(link: str, *, hairpin: bool = False, isolated: bool = False) -> Struct:
-    """Say how the bridge treats a port: it may send a frame back, or to no other isolated port."""
-    words = [name for name, is_set in (("hairpin", hairpin), ("isolated", isolated)) if is_set]
+def set_up_port(link: str, *, hairpin: bool = False, guard: bool = False) -> Struct:
+    """Say how the bridge treats a port: it may send a frame back; who is there is no bridge."""
+    words = [name for name, is_set in (("hairpin", hairpin), ("guard", guard)) if is_set]
     return _message(
         RTM_NEWLINK,
         CHANGE,
@@ -116,7 +116,7 @@ def set_up_port(link: str, *, hairpin: bool = False, isolated: bool = False) -> 
                 _nest(
                     IFLA_INFO_SLAVE_DATA,
                     _attribute(IFLA_BRPORT_MODE, pack("<B", hairpin)),
-                    _attribute(IFLA_BRPORT_ISOLATED, pack("<B", isolated)),
+                    _attribute(IFLA_BRPORT_GUARD, pack("<B", guard)),
                 ),
             ),
         ),

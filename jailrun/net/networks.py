@@ -235,5 +235,4 @@ def reattach(nics: Iterable[NetworkNic], *, hairpin: bool = False) -> list[str]:
     """
     from jailrun.net import bridges
 
-    known = {found["name"]: found for found in definitions.load_all()}
-    return bridges.reattach(nics, known, hairpin=hairpin)
+    return bridges.reattach(nics, hairpin=hairpin)

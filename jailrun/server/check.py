@@ -1,6 +1,7 @@
 """Whether this host can run jails, and what to type where it cannot.
 
-Owns: `check_host`, the findings but for those about cgroups (`jailrun.cgroups.check`).  Out of
+Owns: `check_host`, the findings but for those about cgroups (`jailrun.cgroups.check`)
+and networks (`jailrun.server.check_networks`).  Out of
 scope: printing them; the probes themselves (`jailrun.server.trial`).
 
 A finding is ``ok``, ``warning`` (jails run, and something cannot be had) or ``missing`` (none can).
@@ -14,10 +15,9 @@ import os
 import platform
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jailrun import paths
 from jailrun.cgroups import check as cgroup_check
@@ -27,11 +27,11 @@ from jailrun.errors import JailError
 from jailrun.kernel import constants as c
 from jailrun.kernel.constants import MACHINE
 from jailrun.server import trial
+from jailrun.server.check_networks import check_networks
+from jailrun.server.finding import Finding, State, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-State = Literal["ok", "warning", "missing"]
 
 OLDEST_KERNEL = (5, 19)  # overlayfs on id-mapped layers
 MACHINES = ("x86_64", "aarch64")
@@ -64,16 +64,6 @@ TOOLS = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; ``hint`` is what to type where it is not ok."""
-
-    subject: str
-    state: State
-    detail: str
-    hint: str = ""
-
-
 def check_host() -> list[Finding]:
     """Return all findings; those that need root are left out for others."""
     findings = [*check_machine(), *check_programs()]
@@ -82,6 +72,7 @@ def check_host() -> list[Finding]:
     findings += check_capabilities()
     findings += check_namespaces()
     findings += check_cgroups()
+    findings += check_networks()
     findings += check_files()
     return findings
 
@@ -147,13 +138,6 @@ def check_programs() -> Iterator[Finding]:
             yield Finding(command, "ok", path)
         else:
             yield Finding(command, "warning", f"not there: {loss}", install(package))
-
-
-def install(package: str) -> str:
-    """Return how to get a package (named as on Debian)."""
-    if shutil.which("apt-get"):
-        return f"apt-get install {package}"
-    return f"install what Debian has in the package {package}"
 
 
 def check_capabilities() -> Iterator[Finding]:

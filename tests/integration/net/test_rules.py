@@ -11,7 +11,7 @@ import pytest
 
 from jailrun.errors import NetworkError
 from jailrun.net import rules
-from tests.integration.net.wires import HOST4, HOST6, OUTSIDE4, OUTSIDE6, Space, Wires
+from tests.integration.net.wires import HOST4, HOST6, OUTSIDE4, OUTSIDE6, SOON, Space, Wires
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 pytestmark = pytest.mark.requires("tool:nft", "tool:ip")
@@ -220,6 +220,13 @@ def test_isolated_members(both: Wires) -> None:
     assert both.refuses(one, two.address, 82, both_ways)
     one.ip(f"neigh del {two.address} dev eth0", f"route add {two.address} via {network['gateway']}")
     assert both.refuses(one, two.address, 82, both_ways)
+    with one.bound(UDP, one.address) as sender, both.host.bound(UDP, network["gateway"]) as last:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        heard = both.listen(two, UDP, "0.0.0.0", 83)
+        sender.sendto(b"to everybody", ("10.87.0.255", 83))
+        last.sendto(b"from the host", (two.address, 83))
+        heard.settimeout(SOON)
+        assert heard.recv(100) == b"from the host"
     server = both.listen(both.outside, TCP, OUTSIDE4, 7000)
     assert both.ask(one, OUTSIDE4, 7000, server) == HOST4
     # What is published is published to all.

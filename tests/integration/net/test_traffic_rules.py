@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ def test_only_what_is_allowed_gets_in(wires: Wires) -> None:
             scene.into(source, 5010, UDP, family)
             scene.into(source, 5011, UDP, family, works=False)
             scene.into(source, 80, UDP, family, works=False)
-    for source, host in ((wires.outside, HOST4), (wires.outside, HOST6), (scene.other, HOST4)):
+    for source, host in itertools.product((wires.outside, scene.other), (HOST4, HOST6)):
         scene.connects(source, scene.jail, host, 8080, at=80)
         scene.connects(source, scene.jail, host, 8081, at=81, works=False)
     scene.connects(wires.host, scene.jail, "127.0.0.1", 8080, at=80)

@@ -135,12 +135,16 @@ def test_bridge_is_asked_for_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("publish", "isolate", "words"),
-    [([{}], False, "hairpin"), ([], True, "isolated"), ([{}], True, "hairpin isolated")],
+    ("publish", "driver", "words"),
+    [
+        ([{}], "bridge", "hairpin"),
+        ([], "host-bridge", "guard"),
+        ([{}], "host-bridge", "hairpin guard"),
+    ],
 )
-def test_port(publish: list[object], isolate: bool, words: str) -> None:
+def test_port(publish: list[object], driver: str, words: str) -> None:
     """A port is told what it must be beyond the ordinary."""
-    program = plan(make_network(make_nic(isolate=isolate), publish=publish))
+    program = plan(make_network(make_nic(driver=driver), publish=publish))
     assert messages(program.attach.operations)[1] == f"RTM_NEWLINK {{jr00112233ff, port: {words}}}"
 
 

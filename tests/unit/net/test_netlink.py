@@ -81,13 +81,13 @@ def test_veth(mtu: int) -> None:
     assert fill(known) == expected
 
 
-@pytest.mark.parametrize(("hairpin", "isolated"), [(True, False), (False, True), (True, True)])
-def test_port(hairpin: bool, isolated: bool) -> None:
+@pytest.mark.parametrize(("hairpin", "guard"), [(True, False), (False, True), (True, True)])
+def test_port(hairpin: bool, guard: bool) -> None:
     """What a bridge does with a port."""
-    data = {"attrs": [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]}
+    data = {"attrs": [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_GUARD", int(guard))]}
     kind = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]}
     expected = encode(16, netlink.CHANGE, {}, ("IFLA_IFNAME", LINK), ("IFLA_LINKINFO", kind))
-    assert fill(netlink.set_up_port(LINK, hairpin=hairpin, isolated=isolated)) == expected
+    assert fill(netlink.set_up_port(LINK, hairpin=hairpin, guard=guard)) == expected
 
 
 @pytest.mark.parametrize("mode", netlink.MACVLAN_MODES)

@@ -10,7 +10,7 @@ import pytest
 
 from jailrun.kernel import constants as c
 from jailrun.server import check, trial
-from jailrun.server.check import Finding
+from jailrun.server.finding import Finding, install
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_what_is_missing_decides() -> None:
 @pytest.mark.parametrize("present", [True, False])
 def test_install(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: "/x" if present else None)
-    assert check.install("debootstrap").startswith("apt-get install" if present else "install what")
+    assert install("debootstrap").startswith("apt-get install" if present else "install what")
