@@ -189,14 +189,22 @@ def _launch(config: Config, request: Request) -> Started:
         plan.starting = starting
         return _execute(plan, request)
     except OSError as error:
-        release(record)
+        _give_up(record)
         where = error.filename or paths.run_dir()
         raise JailError(f"cannot write {where}: {error.strerror}") from error
     except BaseException:
-        release(record)
+        _give_up(record)
         raise
     finally:
         record.unlock()
+
+
+def _give_up(record: Record) -> None:
+    """Release a jail whose start has an error to tell already."""
+    try:
+        release(record)
+    except JailError:
+        return  # the record stays, and with it what `recover` needs to try again
 
 
 def explain(config: object, request: Request) -> list[str]:

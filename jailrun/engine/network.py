@@ -8,8 +8,8 @@ is joined (`jailrun.net.member`).
 from __future__ import annotations
 
 from jailrun.engine.identity import is_alive
-from jailrun.engine.record import Record, list_names, load
-from jailrun.errors import JailError, NetworkError
+from jailrun.engine.record import Lock, Record, list_names, load
+from jailrun.errors import ConflictError, JailError, NetworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def fill_record(record: Record, config: Config) -> None:
     """Note what the jail will have of networks, before any of it is made."""
     extensions = config.get("jailrun", {})
     if any(extensions.get(key) for key in KEYS):
-        from jailrun.net import member
+        from jailrun.net import reservation
 
-        record.network = member.foresee(extensions, record.name, config.get("hostname", ""))
+        record.network = reservation.foresee(extensions, record.name, config.get("hostname", ""))
 
 
 def join(record: Record, config: Config) -> list[Definition]:
@@ -38,11 +38,13 @@ def join(record: Record, config: Config) -> list[Definition]:
     """
     if record.network is None:
         return []
-    from jailrun.net import member
+    from jailrun.net import member, reservation
 
     check_rights(record, config)
-    member.reserve(record.network, record.name)
+    others_lost = reservation.reserve(record.network, record.name)
     record.write()
+    if others_lost:
+        rejoin_all()
 
     def find_jail(protocol: str, address: str, port: int) -> str:
         return find_publisher(protocol, address, port, but=record.name)
@@ -68,9 +70,9 @@ def preview(record: Record) -> list[str]:
     """Return what `join` would do, in words, and fill in the record what it would find."""
     if record.network is None:
         return []
-    from jailrun.net import member
+    from jailrun.net import reservation
 
-    lines = member.preview(record.network, record.name)
+    lines = reservation.preview(record.network, record.name)
     return ["# the caller, in the jail's networks", *lines] if lines else []
 
 
@@ -134,15 +136,20 @@ def etc_files(config: Config, record: Record, namespaces: Namespaces) -> dict[st
     wanted = [name for name in FILES if not {"/etc", f"/etc/{name}"} & mounted]
     if not wanted:
         return {}
-    from jailrun.net import member
+    from jailrun.net.names import format_files
 
+    servers: list[str] = []
+    if record.network is not None:
+        from jailrun.net.member import find_resolvers
+
+        servers = find_resolvers(record.network)
     place = "host"
     if namespaces.has_own("network"):
         place = "none"
     elif "network" in namespaces.joined:
         place = "direct"
-    hostname = config.get("hostname") or record.name
-    texts = member.files(record.network, asked, place, hostname, record.name)
+    names = (config.get("hostname") or record.name, record.name)
+    texts = format_files(record.network, asked, place, names, servers)
     return {name: texts[name] for name in wanted}
 
 
@@ -153,9 +160,12 @@ def rejoin_all() -> list[str]:
     done = networks.repair()
     for name in list_names():
         try:
-            record = load(name)
-            if record.network is not None and is_alive(record.pid, record.start_time):
-                done += [f"{what} of jail {name}" for what in member.rejoin(record.network, name)]
+            with Lock(name, wait=False) as record:
+                if record.network is not None and is_alive(record.pid, record.start_time):
+                    lost = member.rejoin(record.network, name)
+                    done += [f"{what} of jail {name}" for what in lost]
+        except ConflictError:
+            continue  # whoever starts or ends it does that, too
         except JailError as error:
             done.append(f"could not repair the network of jail {name}: {error}")
     return done

@@ -103,6 +103,7 @@ class Record:
     def unlock(self) -> None:
         """Let others change the jail."""
         if self.lock_fd >= 0:
+            fcntl.flock(self.lock_fd, fcntl.LOCK_UN)  # a process forked meanwhile has it, too
             os.close(self.lock_fd)
             self.lock_fd = -1
 
@@ -281,11 +282,12 @@ class Lock:
     """The lock of one jail's record, held while its state is changed (flock(2)).
 
     It is on the folder, so that it leaves nothing behind; a jail that was removed while we waited
-    for its lock is found missing after.
+    for its lock is found missing after.  Without ``wait``, ConflictError where another holds it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, wait: bool = True) -> None:
         self.name = name
+        self.wait = wait
         self.fd = -1
 
     def __enter__(self) -> Record:
@@ -294,14 +296,18 @@ class Lock:
             self.fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             return load(self.name)  # says that there is none
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
         try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
             return load(self.name)
+        except BlockingIOError:
+            self.__exit__()
+            raise ConflictError(f"jail {self.name} is being changed") from None
         except BaseException:
             self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
         if self.fd >= 0:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
             self.fd = -1

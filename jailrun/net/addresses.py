@@ -77,31 +77,9 @@ def parse_address(text: str) -> tuple[int, int]:
         ) from None
 
 
-def parse_v4(text: str) -> int:
-    """Return an IPv4 address as a number."""
-    return _parse_version(text, 4)
-
-
-def parse_v6(text: str) -> int:
-    """Return an IPv6 address as a number."""
-    return _parse_version(text, 6)
-
-
-def _parse_version(text: str, wanted: int) -> int:
-    version, number = parse_address(text)
-    if version != wanted:
-        raise NetworkError(f"{text} is an IPv{version} address, wanted is an IPv{wanted} one")
-    return number
-
-
 def format_address(version: int, number: int) -> str:
     """Return an address as text, the canonical one of its many (RFC 5952)."""
     return inet_ntop(FAMILIES[version], number.to_bytes(BITS[version] // 8, "big"))
-
-
-def normalize_address(text: str) -> str:
-    """Return an address in its canonical text."""
-    return format_address(*parse_address(text))
 
 
 def parse_interface(text: str) -> tuple[int, int, int]:
@@ -129,23 +107,6 @@ def parse_subnet(text: str) -> Subnet:
             hint=f"the subnet is {Subnet(version, first, prefix)}",
         )
     return Subnet(version, first, prefix)
-
-
-def parse_mac(text: str) -> str:
-    """Return a MAC that an interface may have, in small letters."""
-    parts = text.split(":")
-    digits = "".join(parts)
-    good = all(len(part) == 2 for part in parts) and len(parts) == MAC_BYTES and digits.isascii()
-    if not good or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
-        raise NetworkError(f"{text!r} is not a MAC address", hint="as 02:00:5e:10:00:01")
-    if int(parts[0], 16) & 1:
-        raise NetworkError(
-            f"{text} is a group's MAC address, an interface cannot have it",
-            hint="the first byte must be even; 02 is for those that one chooses oneself",
-        )
-    if not int(digits, 16):
-        raise NetworkError(f"{text} is not the MAC address of anything")
-    return text.lower()
 
 
 def derive_mac(jail: str, nic: str, salt: str = "") -> str:

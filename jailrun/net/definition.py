@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_UN, flock
 
 from jailrun import paths
 from jailrun.errors import ConflictError, JailError, NetworkError, NotFoundError
@@ -298,6 +298,7 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         if self.fd >= 0:
+            flock(self.fd, LOCK_UN)  # a process forked meanwhile has the descriptor, too
             os.close(self.fd)
             self.fd = -1
 

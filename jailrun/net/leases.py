@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_UN, flock
 
 from jailrun.errors import ConflictError, NetworkError, NotFoundError
 from jailrun.net.addresses import Subnet, format_address, hash_text, parse_address, parse_subnet
@@ -110,6 +110,7 @@ def release(network: str, jail: str, keys: Iterable[str] | None = None) -> None:
             f"cannot give back the addresses of {jail} in the network {network}: {error.strerror}"
         ) from error
     finally:
+        flock(fd, LOCK_UN)  # a process forked meanwhile has the descriptor, too
         os.close(fd)
 
 

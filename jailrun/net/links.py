@@ -20,6 +20,7 @@ from _struct import pack
 from jailrun.kernel import constants as c
 from jailrun.kernel.program import Struct
 from jailrun.net import netlink
+from jailrun.net.definition import BRIDGE_DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 AF_NETLINK = 16  # sys/socket.h
 SOCK_RAW = 3
-ON_BRIDGE = ("bridge", "host-bridge")
 NO_IPV6 = "is IPv6 switched off here? see: sysctl -a | grep disable_ipv6"
 
 
@@ -55,10 +55,10 @@ def plan_nics(program: Program, network: Network) -> Slot | None:
     socket = _open_socket(program.before)
     found: dict[str, Slot] = {}
     for nic in network["nics"]:
-        below = nic["bridge"] if nic["driver"] in ON_BRIDGE else nic["parent"]
+        below = nic["bridge"] if nic["driver"] in BRIDGE_DRIVERS else nic["parent"]
         if below not in found:
             found[below] = _find_below(program.before, socket, nic, below)
-        if nic["driver"] in ON_BRIDGE:
+        if nic["driver"] in BRIDGE_DRIVERS:
             _plan_veth(program, socket, nic, found[below], hairpin=bool(network["publish"]))
         else:
             _plan_on_parent(program, socket, nic, found[below])
@@ -111,7 +111,7 @@ def _open_socket(lane: Lane) -> Slot:
 
 def _find_below(lane: Lane, socket: Slot, nic: NetworkNic, below: str) -> Slot:
     """Ask for the link that an interface is to be a part of."""
-    on_bridge = nic["driver"] in ON_BRIDGE
+    on_bridge = nic["driver"] in BRIDGE_DRIVERS
     hint = "it is gone: see ip link"
     if nic["driver"] == "bridge":
         hint = "it is gone; to make it again: jailrun repair"
@@ -206,7 +206,7 @@ def _plan_nic_inside(lane: Lane, socket: Slot, caller: Slot, nic: NetworkNic) ->
     addresses = [(nic["address"], nic["prefix"]), (nic["address6"], nic["prefix6"])]
     _plan_sysctls(lane, nic)
     index = _plan_up(lane, socket, name, [pair for pair in addresses if pair[0]])
-    if nic["driver"] in ON_BRIDGE:
+    if nic["driver"] in BRIDGE_DRIVERS:
         what = f"announce {name} in the network"
         lane.netlink(caller, netlink.get_link(nic["link"]), what=what, object=nic["network"])
         lane.netlink(socket, netlink.set_mac(index, nic["mac"]), what=what, object=nic["network"])

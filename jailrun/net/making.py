@@ -157,13 +157,13 @@ def _check_still_free(found: Definition) -> None:
 def _make_rules(found: Definition) -> list[str]:
     from jailrun.net import nft, rules
 
-    if _has_rules(found):
+    if has_rules(found):
         return []
     nft.apply(rules.network_text(found))
     return [f"made the firewall rules of {found['link']}"]
 
 
-def _has_rules(found: Definition) -> bool:
+def has_rules(found: Definition) -> bool:
     """Tell whether the firewall knows a network's bridge; the host's own are not in its sets."""
     from jailrun.net import nft
 
@@ -172,7 +172,7 @@ def _has_rules(found: Definition) -> bool:
     try:
         nft.query(element if ours else "list table inet jailrun")
         nft.query("list table bridge jailrun")
-    except NetworkError:
+    except JailError:
         return False
     return True
 

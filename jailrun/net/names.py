@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from jailrun.net.model import Network, NetworkNic
     from jailrun.spec.extensions import Names
 
 RESOLV_CONF = "/etc/resolv.conf"
@@ -159,6 +160,38 @@ def is_dns_name(name: str) -> bool:
 def _is_word(text: str) -> bool:
     """Return whether a text stays one word in the files that we write."""
     return text.isprintable() and " " not in text and not _SEPARATORS & set(text)
+
+
+# --- all of them ---------------------------------------------------------------------------------
+def format_files(
+    network: Network | None, asked: Names, place: str, names: tuple[str, str], servers: list[str]
+) -> dict[str, str]:
+    """Return the texts of /etc/hosts, /etc/resolv.conf and /etc/hostname, by file name.
+
+    ``names`` are the host name and the jail's, ``servers`` our resolvers' addresses, ``place``
+    where a jail is that is in none of our networks.
+    """
+    nics = network["nics"] if network else []
+    found = [address for nic in nics for address in (nic["address"], nic["address6"]) if address]
+    gateways = gateways_of(nics[0]) if nics else []
+    if nics:
+        place = "resolver" if servers else "direct"
+    elif network and network["shared"]:
+        place, found = "host", network["shared"]
+    elif network and network["devices"]:
+        place = "direct"
+    host = read_host_resolv(place)
+    hostname, jail = names
+    return {
+        "hosts": format_hosts(hostname, [jail], found, asked.get("hosts", []), gateways),
+        "resolv.conf": format_resolv_conf(place, host, servers, asked),
+        "hostname": format_hostname(hostname),
+    }
+
+
+def gateways_of(nic: NetworkNic) -> list[str]:
+    """Return the gateways of an interface's network, of each family that it has."""
+    return [each for each in (nic["gateway"], nic["gateway6"]) if each]
 
 
 # --- resolv.conf ---------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NEW = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 CHANGE = NLM_F_REQUEST | NLM_F_ACK
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWLINK, RTM_GETLINK, RTM_SETLINK = 16, 18, 19
 RTM_NEWADDR = 20
 RTM_NEWROUTE = 24
 RTEXT_FILTER_SKIP_STATS = 8
@@ -204,11 +204,6 @@ def set_mac(index: Number, mac: str) -> Struct:
         f"RTM_NEWLINK {{{mac}}}",
         _link(_attribute(IFLA_ADDRESS, pack_mac(mac)), index=index),
     )
-
-
-def delete_link(name: str) -> Struct:
-    """Remove a link."""
-    return _message(RTM_DELLINK, CHANGE, f"RTM_DELLINK {{{name}}}", _link(_text(IFLA_IFNAME, name)))
 
 
 def add_address(index: Number, address: str, prefix: int) -> Struct:

@@ -13,9 +13,10 @@ import time
 from jailrun.errors import JailError, NotFoundError
 from jailrun.net import definition as definitions
 from jailrun.net import leases
-from jailrun.net.definition import DEFAULT, lock_all
+from jailrun.net.definition import BRIDGE_DRIVERS, DEFAULT, lock_all
 from jailrun.net.making import (
     forget_ready,
+    has_rules,
     is_ready,
     make,
     put_forwarding_back,
@@ -98,9 +99,11 @@ def _undo(new: Definition) -> None:
 
 
 # --- ensure --------------------------------------------------------------------------------------
-def ensure(name: str) -> Definition:
+def ensure(name: str, mended: list[str] | None = None) -> Definition:
     """Return a network that is there and works, made (again) where it does not.
 
+    ``mended`` is told of one that was made again while there are jails in it: they need their links
+    and rules back.
     Called at every start: where all is there, that is found out with one file, one symbolic link
     and the interface's number.  The network "default" is made at first use.
     """
@@ -115,6 +118,8 @@ def ensure(name: str) -> Definition:
             return _create(choose(Wish(name)))
         if not is_ready(found):
             make(found)
+            if mended is not None and leases.holders(name):
+                mended.append(name)
         return found
 
 
@@ -158,7 +163,7 @@ def remove(name: str) -> None:
 # --- look ----------------------------------------------------------------------------------------
 def read_state(found: Definition) -> str:
     """Return "up", "down" (to be made by its first jail), or "damaged"."""
-    if is_ready(found):
+    if is_ready(found) and (found["driver"] not in BRIDGE_DRIVERS or has_rules(found)):
         return "up"
     return "damaged" if was_made(found) else "down"
 

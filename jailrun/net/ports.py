@@ -34,6 +34,7 @@ from _socket import socket as Socket
 
 from jailrun.errors import ConflictError, JailError, NetworkError
 from jailrun.kernel.files import read_file
+from jailrun.spec.traffic import have_common_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def reserve(
     ``find_jail`` is asked who has published a port that is taken.  Raises ConflictError where one
     is taken, NetworkError where an address or a right is missing.
     """
+    drop(jail)  # of an attempt before this one
     got = _held.setdefault(jail, [])
     try:
         for port in publish:
@@ -97,7 +99,7 @@ def is_published(publish: Iterable[PublishedPort], protocol: str, address: str, 
     return any(
         one["protocol"] == protocol
         and one["host_port"] <= port < one["host_port"] + one["count"]
-        and (address == one["host_address"] or "" in (address, one["host_address"]))
+        and have_common_address(address, one["host_address"])
         for one in publish
     )
 
@@ -147,8 +149,12 @@ def _bind_beside_old_connections(address: str, port: int) -> int:
 def _open(address: str, kind: int) -> Socket:
     """Return a socket for an address; for every address it is one of both families."""
     kind |= SOCK_CLOEXEC
+    if ":" in address:
+        one = Socket(AF_INET6, kind)
+        one.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)  # "::" leaves IPv4 to others
+        return one
     if address:
-        return Socket(AF_INET6 if ":" in address else AF_INET, kind)
+        return Socket(AF_INET, kind)
     try:
         one = Socket(AF_INET6, kind)
     except OSError as error:
@@ -174,6 +180,8 @@ def _explain(
         see = f"see what has it: ss -{'t' if protocol == 'tcp' else 'u'}anp 'sport = :{port}'"
         if holder.startswith(CONNECTION):  # the kernel has chosen the port for it
             see = f"keep it from them: sysctl net.ipv4.ip_local_reserved_ports={port}"
+        elif port == 53 and not address:  # our resolvers have it on the gateways
+            see = f"publish it on one address of the host: -p ADDRESS:53:53/{protocol}"
         return ConflictError(
             f"port {where} is taken" + (f" by {holder}" if holder else ""),
             hint=f"publish another port, or {see}",

@@ -26,6 +26,10 @@ where an init system (the v2 hierarchy, or systemd's own in v1) would end all th
 with the unit: for the top of that hierarchy, which takes no folder that someone would have to
 remove.  Where that is not allowed it stays, and the next start of a jail replaces it.
 
+A jail in several networks asks one more, which knows the names of all of them: a view
+(`jailrun.net.views`), which is here as if it were a network itself, with ``among``, the networks
+whose hosts it reads.
+
 A jail's name counts before what other jails call themselves: a host name that is the name of
 another member is left out.  A host name that two have is answered with the addresses of both.
 """
@@ -46,7 +50,7 @@ from jailrun.net.names import RESOLV_CONF, is_dns_name, is_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from jailrun.net.definition import Definition
 
@@ -58,7 +62,7 @@ STARTS, RUNS, ENDS = "starts", "runs", "ends"
 
 
 # --- the process ---------------------------------------------------------------------------------
-def ensure_running(definition: Definition) -> None:
+def ensure_running(definition: Definition, among: Sequence[Definition] = ()) -> None:
     """Start the network's resolver unless it runs, and wait until it answers.
 
     Raises UnsupportedError where dnsmasq is not installed, NetworkError with its own words where it
@@ -67,7 +71,7 @@ def ensure_running(definition: Definition) -> None:
     folder = _folder(definition)
     pid, start_time, state = _read_note(folder)
     if state != STARTS:
-        if not begin(definition):
+        if not begin(definition, among):
             return
         pid, start_time, state = _read_note(folder)
     if read_start_time(pid) == start_time:
@@ -80,7 +84,7 @@ def ensure_running(definition: Definition) -> None:
     leave_cgroup(pid)
 
 
-def begin(definition: Definition) -> bool:
+def begin(definition: Definition, among: Sequence[Definition] = ()) -> bool:
     """Start the network's resolver unless it runs; return whether `ensure_running` is to wait."""
     folder = _folder(definition)
     pid, start_time, state = _read_note(folder)
@@ -96,12 +100,12 @@ def begin(definition: Definition) -> bool:
             hint="apt-get install dnsmasq-base, or do without a network: --net none",
         )
     try:
-        if state == ENDS:
-            _wait_for_last(pid, start_time)
+        _wait_for_last(pid, start_time)  # killed, by us or by somebody
         make_folder(folder, 0o711)
-        make_folder(f"{folder}/hosts", 0o755)
+        for one in among or (definition,):
+            make_folder(f"{_folder(one)}/hosts", 0o755)
         _unlink(f"{folder}/resolver.pid")
-        pid = spawn([program, *format_arguments(definition)], f"{folder}/resolver.log")
+        pid = spawn([program, *format_arguments(definition, among)], f"{folder}/resolver.log")
         _note(folder, pid, STARTS)
     except OSError as error:
         raise NetworkError(
@@ -115,8 +119,8 @@ def _refusal(definition: Definition, said: str) -> NetworkError:
     hint = None
     if "already in use" in why:
         hint = (
-            "another name server of the host listens there: give it addresses of its own; "
-            "see it: ss -lnup sport = 53"
+            "a name server of the host, or a jail's published port, is there on all addresses: "
+            "give it one of its own; see it: ss -anup 'sport = :53'"
         )
     return NetworkError(
         f"cannot start the resolver of the network {definition['name']}: {why}", hint=hint
@@ -130,15 +134,18 @@ def _read_words(folder: str) -> str:
         return ""
 
 
-def stop_if_unused(definition: Definition) -> None:
-    """Stop the resolver if no jail is in the network any more; nothing where it does not run."""
+def stop_if_unused(definition: Definition) -> bool:
+    """Stop the resolver if no jail is in the network any more; return whether that is so."""
     try:
         with os.scandir(leases_folder(definition["name"])) as leases:
             if next(leases, None) is not None:
-                return
+                return False
     except FileNotFoundError:
         pass  # nobody has been in it
     stop(definition)
+    for view in _list_entries(f"{_folder(definition)}/views"):  # what `jailrun repair` left
+        stop({**definition, "name": f"{definition['name']}/views/{view}"})
+    return True
 
 
 def stop(definition: Definition) -> None:
@@ -158,7 +165,7 @@ def stop(definition: Definition) -> None:
         _unlink(f"{folder}/resolver.json")
     for name in ("resolver.pid", "resolver.log"):
         _unlink(f"{folder}/{name}")
-    for name in _list_hosts(folder):
+    for name in _list_entries(f"{folder}/hosts"):
         _unlink(f"{folder}/hosts/{name}")
 
 
@@ -197,19 +204,21 @@ def _note(folder: str, pid: int, state: str) -> None:
     _write(f"{folder}/resolver.json", f"{folder}/.resolver.json", dumps(note), 0o600)
 
 
-def format_arguments(definition: Definition) -> list[str]:
-    """Return dnsmasq's arguments for a network."""
+def format_arguments(definition: Definition, among: Sequence[Definition] = ()) -> list[str]:
+    """Return dnsmasq's arguments for a network, or a view of several."""
     folder = _folder(definition)
+    networks = among or (definition,)
+    subnets = [subnet for one in networks for subnet in (one["subnet"], one["subnet6"])]
     arguments = [
         "--conf-file=/dev/null",
         f"--pid-file={folder}/resolver.pid",
         "--bind-interfaces",
         *(f"--listen-address={one}" for one in _gateways(definition)),
         "--no-hosts",
-        f"--hostsdir={folder}/hosts",
+        *(f"--hostsdir={_folder(one)}/hosts" for one in networks),
         "--domain-needed",
         # Nobody outside knows who has an address here.
-        *(f"--rev-server={one}" for one in (definition["subnet"], definition["subnet6"]) if one),
+        *(f"--rev-server={one}" for one in subnets if one),
         f"--cache-size={CACHE_SIZE}",
     ]
     if definition["internal"]:
@@ -307,9 +316,9 @@ def remove_names(definition: Definition, jail: str) -> None:
     _unlink(f"{folder}/.{jail}")
 
 
-def _list_hosts(folder: str) -> list[str]:
+def _list_entries(folder: str) -> list[str]:
     try:
-        return os.listdir(f"{folder}/hosts")
+        return os.listdir(folder)
     except FileNotFoundError:
         return []
 

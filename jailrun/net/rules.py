@@ -28,8 +28,10 @@ from __future__ import annotations
 from _socket import AF_INET6, inet_ntop, inet_pton
 
 from jailrun.errors import NetworkError, UnsupportedError
+from jailrun.net.definition import BRIDGE_DRIVERS
 from jailrun.net.links import host_mac
 from jailrun.net.ruleset import BRIDGE, INET, OBJECTS, RULES
+from jailrun.spec.traffic import ANY4, ANY6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from jailrun.spec.extensions import PublishedPort, TrafficRule
 
     Elements = list[tuple[str, str, list[str]]]  # table, set or map, elements
-
-ON_BRIDGE = ("bridge", "host-bridge")
 
 
 # --- tables and networks -------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def table_text() -> str:
 
 def network_text(definition: Definition) -> str:
     """Return what makes a network known to the tables, which are made where they are missing."""
-    if definition["driver"] not in ON_BRIDGE:
+    if definition["driver"] not in BRIDGE_DRIVERS:
         return ""
     return table_text() + _format_add(_network_elements(definition))
 
@@ -80,8 +80,9 @@ def _network_elements(definition: Definition) -> Elements:
         (INET, "internal", [link] if internal else []),
         (INET, "joined", [] if definition["isolate"] else [f"{link} . {link}"]),
     ]
-    for name, subnet in (("subnets4", definition["subnet"]), ("subnets6", definition["subnet6"])):
-        elements.append((INET, name, [subnet] if subnet and not internal else []))
+    for version, subnet in (("4", definition["subnet"]), ("6", definition["subnet6"])):
+        elements.append((INET, f"near{version}", [subnet] if subnet else []))
+        elements.append((INET, f"subnets{version}", [subnet] if subnet and not internal else []))
     return elements
 
 
@@ -104,7 +105,7 @@ def jail_removal_text(network: Network) -> str:
 def _jail_elements(network: Network) -> Elements:
     elements: Elements = []
     for nic in network["nics"]:
-        if nic["driver"] in ON_BRIDGE:
+        if nic["driver"] in BRIDGE_DRIVERS:
             elements += _nic_elements(nic)
     chains = _name_chains(network)
     if chains:
@@ -155,13 +156,14 @@ def _published_elements(network: Network) -> Elements:
     found: dict[str, list[str]] = {}
     for port in network["publish"]:
         host_address = port["host_address"]
+        single = host_address not in ("", ANY4, ANY6)
         targets = _find_targets(network, port)
         for step in range(port["count"]):
             outside = f"{port['protocol']} . {port['host_port'] + step}"
             inside = port["jail_port"] + step
             for family, target in targets.items():
-                key = f"{host_address} . {outside}" if host_address else outside
-                name = f"given{family}" if host_address else f"any{family}"
+                key = f"{host_address} . {outside}" if single else outside
+                name = f"given{family}" if single else f"any{family}"
                 found.setdefault(name, []).append(f"{key} : {target} . {inside}")
     return [(INET, name, elements) for name, elements in found.items()]
 

@@ -16,6 +16,8 @@ table inet jailrun {
   set bridges { type ifname; }
   set internal { type ifname; }
   set joined { type ifname . ifname; }
+  set near4 { type ipv4_addr; flags interval; }
+  set near6 { type ipv6_addr; flags interval; }
   set subnets4 { type ipv4_addr; flags interval; }
   set subnets6 { type ipv6_addr; flags interval; }
   map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -54,6 +56,7 @@ table bridge jailrun {
   chain sent_arp { }
   chain sent_ip { }
   chain sent_ip6 { }
+  chain to_many { }
   chain to_guarded { }
 }
 """
@@ -69,7 +72,11 @@ RULES = {
             "iifname . ip saddr vmap @out4",
             "iifname . ip6 saddr vmap @out6",
         ),
-        "dialled": ("fib daddr type local jump published",),
+        "dialled": (
+            # From outside the kernel refuses these (martians), but it looks only after this.
+            "ip daddr 127.0.0.0/8 return",
+            "fib daddr type local jump published",
+        ),
         "dialled_here": ("fib daddr type local jump published",),
         "published": (
             "dnat ip to ip daddr . meta l4proto . th dport map @given4",
@@ -79,7 +86,12 @@ RULES = {
             "dnat ip6 to ip6 daddr . meta l4proto . th dport map @given6",
             "dnat ip6 to meta l4proto . th dport map @any6",
         ),
-        "input": ("iifname @internal goto from_internal",),
+        "input": (
+            # What the host has on one bridge, a resolver for instance, is for that network alone.
+            "iifname @bridges ip daddr @near4 fib daddr . iif type != local drop",
+            "iifname @bridges ip6 daddr @near6 fib daddr . iif type != local drop",
+            "iifname @internal goto from_internal",
+        ),
         "from_internal": (
             "ct state established,related accept",
             "icmpv6 type { 130-137, 143 } accept",
@@ -88,6 +100,8 @@ RULES = {
         ),
         "forward": (
             "iifname != @bridges oifname != @bridges accept",
+            # Of a link alone, and not tracked: never routed.
+            "icmpv6 type { 130-137, 143 } iifname . oifname != @joined drop",
             "ct state established,related accept",
             "iifname . oifname @joined accept",
             "iifname @internal drop",
@@ -115,19 +129,19 @@ RULES = {
     BRIDGE: {
         "prerouting": (
             'iifname "jr*" jump sent',
-            'iifname @isolated meta pkttype other drop',
+            "meta pkttype != other accept",  # for the host, which routes it, or for many
+            "iifname @isolated drop",
             "icmpv6 type 133-137 accept",
             "ether daddr set ether daddr . ip daddr map @lift_to4 meta pkttype set host accept",
             "ether daddr set ether daddr . ip6 daddr map @lift_to6 meta pkttype set host accept",
-            "meta pkttype other ether type { ip, ip6 } ether daddr set iifname map @lift_from "
-            "meta pkttype set host",
+            "ether type { ip, ip6 } ether daddr set iifname map @lift_from meta pkttype set host",
         ),
         "sent": (
-            "iifname . ether saddr != @ports drop",
             "ether type vmap { arp : goto sent_arp, ip : goto sent_ip, ip6 : goto sent_ip6 }",
             "drop",
         ),
         "sent_arp": (
+            "iifname . ether saddr != @ports drop",
             "arp htype != 1 drop",
             "arp ptype != ip drop",
             "arp hlen != 6 drop",
@@ -139,6 +153,8 @@ RULES = {
             "drop",
         ),
         "sent_ip": (
+            "meta l4proto tcp iifname . ether saddr . ip saddr @own4 return",  # most, at once
+            "iifname . ether saddr != @ports drop",
             "udp sport 67 drop",  # a DHCP server
             "icmp type redirect drop",
             "iifname . ether saddr . ip saddr @own4 return",
@@ -146,6 +162,8 @@ RULES = {
             "drop",
         ),
         "sent_ip6": (
+            "meta l4proto tcp iifname . ether saddr . ip6 saddr @own6 return",
+            "iifname . ether saddr != @ports drop",
             "udp sport 547 drop",
             "icmpv6 type { nd-router-advert, nd-redirect } drop",
             "iifname @unaddressed return",
@@ -156,15 +174,20 @@ RULES = {
             "drop",
         ),
         "forward": (
-            "iifname @isolated oifname @isolated meta pkttype { broadcast, multicast } drop",
+            "meta pkttype { broadcast, multicast } jump to_many",
+            "oifname @guarded goto to_guarded",
+        ),
+        "to_many": (
+            "iifname @isolated oifname @isolated drop",
             "ether type arp accept",
             "icmpv6 type 133-137 accept",
-            "iifname @guarded meta pkttype { broadcast, multicast } drop",
-            "oifname @guarded goto to_guarded",
+            "iifname @guarded drop",
         ),
         # Bridged after all: with br_netfilter, a published port that was dialled on the same
         # bridge; it has been through the chains of the table inet.
         "to_guarded": (
+            "ether type arp accept",
+            "icmpv6 type 133-137 accept",
             "oifname . ether daddr . ip daddr @own4 accept",
             "ip6 daddr != fe80::/10 oifname . ether daddr . ip6 daddr @own6 accept",
             "drop",

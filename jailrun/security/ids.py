@@ -9,7 +9,7 @@ jails still exist (the caller knows the records).
 from __future__ import annotations
 
 import os
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_UN, flock
 
 from jailrun.errors import SecurityError, SpecError
 
@@ -64,6 +64,7 @@ def release_range(run_dir: str, first: int, name: str) -> None:
         if _holder(path) == name:
             os.unlink(path)
     finally:
+        flock(lock, LOCK_UN)  # a process forked meanwhile has the descriptor, too
         os.close(lock)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jailrun.errors import JailError
-from jailrun.net import definition, nft, policy, resolver
+from jailrun.net import definition, networks, nft, policy, resolver
 from jailrun.server.finding import Finding, install
 
 if TYPE_CHECKING:
@@ -41,11 +41,15 @@ def check_network(name: str) -> Iterator[Finding]:
     subject = f"network {name}"
     try:
         found = definition.load(name)
+        state = networks.read_state(found)
         blocks = policy.find_blocks(found) if found["driver"] == "bridge" else []
     except JailError as error:
         yield Finding(subject, "warning", error.message, error.hint or "")
         return
-    if not blocks:
+    if state == "damaged":
+        detail = "its bridge or its rules of the firewall are gone: nothing keeps its jails apart"
+        yield Finding(subject, "warning", detail, "jailrun repair")
+    elif not blocks:
         yield Finding(subject, "ok", "no rule of the host is in its way")
     for block in blocks:
         detail = f"{block['what']} stops {', '.join(block['stops'])}"

@@ -14,7 +14,8 @@ from jailrun import paths, rootfs
 from jailrun.engine.lifecycle import recover
 from jailrun.engine.network import rejoin_all
 from jailrun.engine.record import is_name
-from jailrun.net import definition, leases
+from jailrun.errors import JailError
+from jailrun.net import definition, leases, member
 from jailrun.security.ids import release_range, stale_ranges
 
 
@@ -29,18 +30,39 @@ class _Records:
 
 
 def repair() -> list[str]:
-    """Put right what can be; return what was done, in words.  Twice is once."""
-    done = [f"removed what was left of jail {name}" for name in recover()]
-    done += rejoin_all()
+    """Put right what can be; return what was done, in words.  Twice is once.
+
+    Raises the first error after everything has been tried.
+    """
     records = _Records()
-    for name in definition.list_names():
+    steps = (_recover, lambda: _free(records), rejoin_all, lambda: _remove_files(records))
+    done: list[str] = []
+    first: JailError | None = None
+    for step in steps:
+        try:
+            done += step()
+        except JailError as error:
+            first = first or error
+    if first is not None:
+        raise first
+    return done
+
+
+def _recover() -> list[str]:
+    return [f"removed what was left of jail {name}" for name in recover()]
+
+
+def _free(records: _Records) -> list[str]:
+    """Give back the addresses and the ids of jails that are gone."""
+    done = []
+    for name in sorted({*definition.list_names(), *definition.list_run_folders()}):
         for key, jail in leases.stale(name, records):
             leases.release(name, jail)
             done.append(f"freed {key} of network {name}, which {jail} had")
+        member.end_unused(name)
     for first_id, jail in stale_ranges(paths.run_dir(), records):
         release_range(paths.run_dir(), first_id, jail)
         done.append(f"freed the user ids from {first_id} on, which {jail} had")
-    done += _remove_files(records)
     return done
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jailrun.spec.extensions import PublishedPort, TrafficRule
 
 PORT_MAX = 65535
+# As the host's address: all of that family.  Without one, a port is that of all of both.
+ANY4, ANY6 = "0.0.0.0", "::"  # noqa: S104 - the user's words
 PROTOCOLS = ("any", "tcp", "udp", "icmp")
 _PUBLISH_HINT = "write [HOST_ADDRESS:][HOST_PORT:]PORT[/udp], as 8080:80 or [fd00::1]:8080:80"
 _RULE_HINT = "write in or out[:any|tcp|udp|icmp][:ADDRESS[/PREFIX]][:PORT[-LAST]], as in:tcp:80"
@@ -98,11 +100,6 @@ def _parse_host_address(text: str, what: str) -> str:
     address = parse_address(
         text, f"{what}: the host's address", but=("multicast", "reserved", "IPv4-mapped")
     )
-    if address in ("0.0.0.0", "::"):  # noqa: S104 - refused
-        raise JailError(
-            f"{what}: {address} is no single address",
-            hint="leave it out: without an address a port is that of all, IPv4 and IPv6",
-        )
     if address == "::1" or address.startswith("fe80:"):
         raise JailError(
             f"{what}: the kernel forwards nothing that comes for {address}",
@@ -126,12 +123,19 @@ def find_clash(ports: Sequence[PublishedPort]) -> tuple[int, int, int] | None:
     """Return the places of two entries that want one port of the host, and that port."""
     for later, one in enumerate(ports):
         for earlier, other in enumerate(ports[:later]):
-            addresses = {one["host_address"], other["host_address"]}
-            if one["protocol"] == other["protocol"] and (len(addresses) == 1 or "" in addresses):
+            overlap = have_common_address(one["host_address"], other["host_address"])
+            if one["protocol"] == other["protocol"] and overlap:
                 first = max(one["host_port"], other["host_port"])
                 if first < min(each["host_port"] + each["count"] for each in (one, other)):
                     return earlier, later, first
     return None
+
+
+def have_common_address(one: str, other: str) -> bool:
+    """Tell whether two host addresses, each of which may stand for several, have one in common."""
+    if one == other or "" in (one, other):
+        return True
+    return (":" in one) == (":" in other) and not {one, other}.isdisjoint((ANY4, ANY6))
 
 
 def parse_publishes(texts: Sequence[str]) -> list[PublishedPort]:

@@ -36,7 +36,7 @@ from tests.integration.jails import (
     build_config,
     mount_probe,
 )
-from tests.integration.place import leave_the_host
+from tests.integration.place import leave_the_host, network_of_the_machine
 from tests.probes.probe import build_probe, parse_probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,8 @@ def session_data(own_place: None) -> Iterator[Path]:
     try:
         if cached.is_dir():
             shutil.copytree(cached, data / "images", symlinks=True)
-        images.ensure("busybox")
+        with network_of_the_machine():
+            images.ensure("busybox")
         if not cached.is_dir():
             unfinished = CACHE / f"{cached.name}.{os.getpid()}"
             shutil.copytree(data / "images", unfinished, symlinks=True)

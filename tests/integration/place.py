@@ -1,7 +1,7 @@
 """Where a session of integration tests takes place: apart from the machine that it runs on.
 
-Owns: `leave_the_host`, and `Place`, a network namespace in which programs can be run.  Out of
-scope: which places there are and how they are wired (``net.world``).
+Owns: `leave_the_host`, the way back for a while, and `Place`, a network namespace in which programs
+can be run.  Out of scope: which places there are and how they are wired (``net.world``).
 
 The session has a mount namespace and a network namespace of its own.  Its mounts are shared among
 its own processes, so that a mount that gets out of a jail is seen.  Its bridges, firewall rules and
@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jailrun.kernel import constants as c
@@ -26,8 +28,13 @@ QUIET = (  # what a new network namespace may take over from the machine's own
 )
 
 
+_machine_fd = -1
+
+
 def leave_the_host() -> None:
     """Move this process into a mount and a network namespace of its own."""
+    global _machine_fd
+    _machine_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     program = Program()
     before = program.before
     before.unshare(c.CLONE_NEWNS | c.CLONE_NEWNET, what="leave the host's mounts and network")
@@ -40,6 +47,18 @@ def leave_the_host() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for name in QUIET:
         Path("/proc/sys/net", name).write_text("0")
+
+
+@contextmanager
+def network_of_the_machine() -> Iterator[None]:
+    """Be in the machine's own network for a while: packages are fetched from there."""
+    own_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscall("setns", _machine_fd, c.CLONE_NEWNET)
+        yield
+    finally:
+        syscall("setns", own_fd, c.CLONE_NEWNET)
+        os.close(own_fd)
 
 
 def renew_sysfs() -> None:

@@ -25,6 +25,7 @@ import pytest
 from jailrun.engine import lifecycle
 from jailrun.engine.record import list_names
 from jailrun.errors import JailError
+from jailrun.net import definition, networks
 from tests.integration.cli.command import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,12 +38,16 @@ SECONDS = 50
 
 
 @pytest.fixture(autouse=True)
-def no_jails_stay(leaves_host_as_it_was: None) -> Iterator[None]:
-    """Remove the jails that a page which failed half-way has left."""
+def nothing_stays(leaves_host_as_it_was: None) -> Iterator[None]:
+    """Remove the jails and networks that a page which failed half-way has left."""
+    before = definition.list_names()
     yield
     for left in list_names():
         with contextlib.suppress(JailError):
             lifecycle.delete(left, force=True)
+    for made in set(definition.list_names()) - set(before):
+        with contextlib.suppress(JailError):
+            networks.remove(made)
 
 
 @dataclass

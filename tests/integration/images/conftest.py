@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jailrun import images
 from jailrun.images import Image
+from tests.integration.place import network_of_the_machine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_network(own_place: None) -> Iterator[None]:
+    """Be where packages can be fetched from; no test of images starts a jail with a network."""
+    with network_of_the_machine():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +34,8 @@ def debian(session_data: Path) -> Image:
     before = os.environ.get("JAILRUN_DATA")
     os.environ["JAILRUN_DATA"] = str(session_data)
     try:
-        return images.ensure("debian")
+        with network_of_the_machine():
+            return images.ensure("debian")
     finally:
         if before is None:
             del os.environ["JAILRUN_DATA"]

@@ -182,6 +182,20 @@ class TestForms:
         assert world.ask(world.outside, other, OUT).error == "ECONNREFUSED"
         assert world.ask(world.host, "127.0.0.1", OUT).error == "ECONNREFUSED"
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_two_jails_on_all_addresses_of_a_family(self, servers: Servers, kind: str) -> None:
+        world = servers.world
+        four = servers.start("-p", f"0.0.0.0:{OUT}:{PORT}/{kind}")
+        assert world.ask(world.outside, HOST6, OUT, kind).error == "ECONNREFUSED"
+        six = servers.start("-p", f"[::]:{OUT}:{PORT}/{kind}")
+        for place in (world.outside, world.host):
+            assert world.ask(place, HOST, OUT, kind).server == four.name
+            assert world.ask(place, HOST6, OUT, kind).server == six.name
+        assert world.ask(world.host, "127.0.0.1", OUT, kind).server == four.name
+        for address, name in (("0.0.0.0", four.name), (HOST, four.name), ("[::]", six.name)):
+            words = ("-p", f"{address}:{OUT}:80/{kind}")
+            assert_refused(jailrun("run", "--rm", *words, "busybox", "true"), name)
+
     def test_two_jails_on_addresses_of_their_own(self, servers: Servers) -> None:
         world = servers.world
         world.host.ip("address add 192.0.2.11/24 dev uplink")

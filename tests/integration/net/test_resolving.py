@@ -5,17 +5,29 @@ Out of scope: the text of the files (unit tests), the resolver by itself (test_n
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from jailrun.net.definition import run_folder
 from tests.integration.cli.command import jailrun, output_of
 from tests.integration.host import read_processes
 from tests.integration.jails import eventually
 from tests.integration.net.conftest import ShowFile
-from tests.integration.net.world import FAR, FAR6, OUTSIDE, Networks, Server, Servers, World
+from tests.integration.net.world import (
+    FAR,
+    FAR6,
+    OUTSIDE,
+    Networks,
+    Server,
+    Servers,
+    World,
+    inspect,
+)
 from tests.integration.place import Place
 
 WWW = "www.example.org"
@@ -98,6 +110,86 @@ class TestServers:
             found = look_up(other, "both")
             assert nic["address"] in found
             servers.stop(other)
+
+    def test_knows_both(self, nets: Networks, servers: Servers) -> None:
+        """Who is in two networks finds the members of both, live; they find no more than before."""
+        nets.create("blue")
+        both = servers.start("--net", "default", "--net", "blue", name="both")
+        web = servers.start(name="web")
+        db = servers.start("--net", "blue", name="db")
+        eventually(lambda: web.ip in look_up(both, "web"), "it finds web")
+        eventually(lambda: db.ip in look_up(both, "db"), "it finds db")
+        assert db.ip6 in look_up(both, "db", "aaaa")
+        assert web.execute("nslookup", "db").returncode != 0
+        assert db.execute("nslookup", "web").returncode != 0
+        asked = both.say("cat", "/etc/resolv.conf").split()[1]
+        assert servers.world.ask(both.place, db.ip).server == "db"
+        dig = ("dig", "+short", "+time=1", "+tries=1", f"@{asked}", "db")
+        assert db.ip not in servers.world.outside.run(*dig, check=False).stdout
+        servers.stop(db)
+        eventually(lambda: both.execute("nslookup", "db").returncode != 0, "the end of db")
+
+    def test_several_in_both(self, nets: Networks, servers: Servers) -> None:
+        """They share a resolver, which stays until the last has left, whoever came first."""
+        nets.create("blue")
+        two = ("--net", "default", "--net", "blue", "--deny", "out")
+        first, second = servers.start(*two, name="first"), servers.start(*two, name="second")
+        texts = {each.say("cat", "/etc/resolv.conf") for each in (first, second)}
+        assert len(texts) == 1
+        asked = texts.pop().split()[1]
+        assert inspect("default")["members"]["first"].count(asked) == 1
+        servers.stop(first)
+        assert inspect("default")["members"]["second"].count(asked) == 1
+        db = servers.start("--net", "blue", name="db")
+        eventually(lambda: db.ip in look_up(second, "db"), "it finds db")
+        assert asked in servers.world.host.run("ip", "address").stdout
+        servers.stop(second)
+        assert f" {asked}/32" not in servers.world.host.run("ip", "address").stdout
+        assert not Path(run_folder("default"), "views").exists()
+        assert inspect("default")["members"] == {}
+
+    @pytest.mark.parametrize("repaired", [False, True], ids=["start", "repair"])
+    def test_both_after_a_crash(self, nets: Networks, servers: Servers, *, repaired: bool) -> None:
+        """What is killed is there again with the next start, for those that run as well."""
+        nets.create("blue")
+        two = ("--net", "default", "--net", "blue")
+        both = servers.start(*two, name="both")
+        db = servers.start("--net", "blue", name="db")
+        eventually(lambda: db.ip in look_up(both, "db"), "it finds db")
+        (view,) = Path(run_folder("default"), "views").iterdir()
+        os.kill(int((view / "resolver.pid").read_text()), signal.SIGKILL)
+        eventually(lambda: both.execute("nslookup", "db").returncode != 0, "it has ended")
+        if repaired:
+            assert "resolver of default, blue" in output_of("repair")
+        else:
+            servers.start(*two, name="other")
+        eventually(lambda: db.ip in look_up(both, "db"), "it finds db again")
+
+    def test_both_without_ipv4(self, nets: Networks, servers: Servers) -> None:
+        """The further address on the bridge is nobody's but the resolver's."""
+        nets.create("six", "--subnet", "none")
+        nets.create("blue")
+        both = servers.start("--net", "six", "--net", "blue", name="both")
+        db = servers.start("--net", "blue", name="db")
+        eventually(lambda: db.ip in look_up(both, "db"), "it finds db")
+        answer = servers.world.ask(servers.world.host, both.ip6)
+        assert (answer.server, answer.peer) == ("both", both.nics[0]["gateway6"])
+
+    def test_an_internal_network_and_another(
+        self, nets: Networks, servers: Servers, serve_names: Serve, show_file: ShowFile
+    ) -> None:
+        """Who has a way out may ask outside, also where the first network has none."""
+        serve_names(servers.world.outside, OUTSIDE)
+        show_file("/etc/resolv.conf", f"nameserver {OUTSIDE}\n")
+        nets.create("inner", "--internal")
+        nets.create("deeper", "--internal")
+        both = servers.start("--net", "inner", "--net", "default", name="both")
+        shut = servers.start("--net", "inner", "--net", "deeper", name="shut")
+        db = servers.start("--net", "inner", name="db")
+        for one in (both, shut):
+            eventually(lambda one=one: db.ip in look_up(one, "db"), "it finds db")
+        assert FAR in look_up(both, WWW)
+        assert FAR not in look_up(shut, WWW)
 
     def test_the_resolver_is_not_for_the_outside(self, servers: Servers) -> None:
         web = servers.start(name="web")

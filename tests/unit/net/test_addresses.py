@@ -13,13 +13,9 @@ from jailrun.net.addresses import (
     Subnet,
     derive_mac,
     format_address,
-    normalize_address,
     parse_address,
     parse_interface,
-    parse_mac,
     parse_subnet,
-    parse_v4,
-    parse_v6,
 )
 
 V4 = st.integers(0, 2**32 - 1)
@@ -50,18 +46,6 @@ def test_v6_is_read_as_written(number: int) -> None:
 def test_not_an_address(text: str) -> None:
     with pytest.raises(NetworkError, match="is not an IP address"):
         parse_address(text)
-
-
-def test_version_is_checked() -> None:
-    assert parse_v4("0.0.0.1") == parse_v6("::1") == 1
-    with pytest.raises(NetworkError, match="::1 is an IPv6 address, wanted is an IPv4 one"):
-        parse_v4("::1")
-    with pytest.raises(NetworkError, match="IPv4 address, wanted is an IPv6 one"):
-        parse_v6("127.0.0.1")
-
-
-def test_canonical_text() -> None:
-    assert normalize_address("FD00:0:0:0::00A") == "fd00::a"
 
 
 @given(V4, st.integers(0, 32))
@@ -119,8 +103,8 @@ def test_numbers_of_hosts() -> None:
 @given(st.text(), st.text(), st.text())
 def test_derived_mac_is_one_that_may_be_chosen(jail: str, nic: str, salt: str) -> None:
     mac = derive_mac(jail, nic, salt)
-    assert parse_mac(mac) == mac
     assert mac.startswith("02:")
+    assert [len(part) for part in mac.split(":")] == [2] * 6
     assert derive_mac(jail, nic, salt) == mac
 
 
@@ -129,22 +113,3 @@ def test_derived_macs_differ_and_stay() -> None:
     macs = {derive_mac(f"web{n}", f"eth{m}") for n in range(1000) for m in range(4)}
     assert len(macs) == 4000
     assert derive_mac("web", "eth0", "this host") != derive_mac("web", "eth0", "that host")
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("02:00:00:00:00", "is not a MAC address"),
-        ("02:00:00:00:00:0g", "is not a MAC address"),
-        ("0200:00:00:00:00", "is not a MAC address"),
-        ("03:00:00:00:00:01", "a group's MAC address"),
-        ("00:00:00:00:00:00", "of anything"),
-    ],
-)
-def test_not_a_mac(text: str, why: str) -> None:
-    with pytest.raises(NetworkError, match=why):
-        parse_mac(text)
-
-
-def test_mac_in_small_letters() -> None:
-    assert parse_mac("02:AB:00:00:00:01") == "02:ab:00:00:00:01"

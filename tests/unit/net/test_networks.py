@@ -32,6 +32,7 @@ def links(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr(making, "if_nametoindex", number)
     monkeypatch.setattr(networks, "make", refuse)
+    monkeypatch.setattr(networks, "has_rules", lambda _network: True)
     monkeypatch.setattr(networks, "unmake", refuse)
     return found
 
@@ -162,3 +163,10 @@ def test_repair_goes_on_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         networks.repair(["a", "b"])
     assert made == ["a", "b"]
     assert networks.repair(["b"]) == ["network b: made the bridge"]
+
+
+def test_network_whose_rules_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has flushed the tables: nothing keeps its jails apart."""
+    network = make_network()
+    monkeypatch.setattr(networks, "has_rules", lambda _network: False)
+    assert networks.read_state(network) == "damaged"

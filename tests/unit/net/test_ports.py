@@ -54,10 +54,17 @@ def test_sockets_on_a_port() -> None:
         (("tcp", "192.0.2.1", 7000), True),
         (("tcp", "192.0.2.2", 7000), False),
         (("tcp", "", 7000), True),
+        (("tcp", "0.0.0.0", 7000), True),
+        (("tcp", "::", 7000), False),
+        (("tcp", "192.0.2.1", 6000), True),
+        (("tcp", "2001:db8::1", 6000), False),
+        (("tcp", "::", 6000), False),
+        (("tcp", "0.0.0.0", 6000), True),
+        (("tcp", "", 6000), True),
     ],
 )
 def test_clash(one: tuple[str, str, int], clashes: bool) -> None:
-    publish = [port(8080), port(9000, count=10), port(7000, "192.0.2.1")]
+    publish = [port(8080), port(9000, count=10), port(7000, "192.0.2.1"), port(6000, "0.0.0.0")]
     assert ports.is_published(publish, *one) is clashes
 
 

@@ -60,6 +60,8 @@ def test_network() -> None:
     assert added(text) == {
         "bridges": '"jailrun0"',
         "joined": '"jailrun0" . "jailrun0"',
+        "near4": "10.87.0.0/16",
+        "near6": "fd87::/64",
         "subnets4": "10.87.0.0/16",
         "subnets6": "fd87::/64",
     }
@@ -71,7 +73,7 @@ def test_network_of_one_family() -> None:
 
 def test_internal_network_is_not_masqueraded() -> None:
     names = added(rules.network_text(definition(internal=True)))
-    assert set(names) == {"bridges", "internal", "joined"}
+    assert set(names) == {"bridges", "internal", "joined", "near4", "near6"}
 
 
 def test_members_of_an_isolating_network_are_not_joined() -> None:
@@ -190,6 +192,13 @@ def test_published_on_given_addresses() -> None:
     assert names["given4"] == "192.0.2.1 . tcp . 80 : 10.87.0.2 . 80"
     assert names["given6"] == "2001:db8::1 . tcp . 80 : fd87::2 . 81"
     assert not {"any4", "any6"} & set(names)
+
+
+def test_published_on_all_addresses_of_one_family() -> None:
+    names = added(rules.jail_text(record(publish="0.0.0.0:80:80 [::]:80:81")))
+    assert names["any4"] == "tcp . 80 : 10.87.0.2 . 80"
+    assert names["any6"] == "tcp . 80 : fd87::2 . 81"
+    assert not {"given4", "given6"} & set(names)
 
 
 def test_published_on_the_first_interface_that_can_be_reached() -> None:

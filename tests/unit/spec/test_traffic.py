@@ -31,6 +31,8 @@ def ours(**asked: Any) -> Any:
         ("127.0.0.1:80", ("tcp", "127.0.0.1", 80, 80, 1)),
         ("[2001:DB8::1]:8080:80/udp", ("udp", "2001:db8::1", 8080, 80, 1)),
         ("[2001:db8::1]:80", ("tcp", "2001:db8::1", 80, 80, 1)),
+        ("0.0.0.0:8080:80", ("tcp", "0.0.0.0", 8080, 80, 1)),
+        ("[::]:8080:80", ("tcp", "::", 8080, 80, 1)),
         ("8000-8010:9000-9010", ("tcp", "", 8000, 9000, 11)),
         ("8000-8010", ("tcp", "", 8000, 8000, 11)),
         ("65535:1", ("tcp", "", 65535, 1, 1)),
@@ -45,6 +47,8 @@ def test_published_ports(text: str, values: tuple[object, ...]) -> None:
 def test_one_port_of_several_addresses() -> None:
     texts = ["192.0.2.1:80:80", "192.0.2.2:80:80", "[fd00::1]:80:80", "80:80/udp", "81:80"]
     assert len(ours(network="default", publish=texts)["publish"]) == 5
+    for texts in (["0.0.0.0:80:80", "[::]:80:80"], ["0.0.0.0:80:80", "[fd00::1]:80:80"]):
+        assert len(ours(network="default", publish=texts)["publish"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -68,8 +72,9 @@ def test_one_port_of_several_addresses() -> None:
         (["[::1:80:80"], "is not valid"),
         (["[fd00::1]80"], "is not valid"),
         (["localhost:80:80"], "the host's address 'localhost' is not an address"),
-        (["0.0.0.0:80:80"], "0.0.0.0 is no single address"),
-        (["[::]:80:80"], ":: is no single address"),
+        (["0.0.0.0:80:80", "80:81"], "want the same port of the host, tcp 80"),
+        (["192.0.2.1:80:80", "0.0.0.0:80:81"], "want the same port of the host, tcp 80"),
+        (["[::]:80:80", "[2001:db8::1]:80:81"], "want the same port of the host, tcp 80"),
         (["[::1]:80:80"], "the kernel forwards nothing that comes for ::1"),
         (["224.0.0.1:80:80"], "is a multicast address"),
         (["80:80", "80:80"], "want the same port of the host, tcp 80"),
