@@ -60,7 +60,7 @@ def run_in_process(*, executor: str = "native", megabytes: int = 0) -> Iterator[
 def run_command_line(ground: Ground) -> Iterator[Sample]:
     """Take ``jailrun run`` from start to exit."""
     errors = ground.folder / f"jailrun-{os.getpid()}.err"
-    words = [PROGRAM, "run", "--rm", *OPTIONS, IMAGE, *COMMAND]
+    words = [PROGRAM, "run", "--rm", "--net", "none", *OPTIONS, IMAGE, *COMMAND]
     yield Plain(lambda: run_program(words, errors))
 
 
@@ -88,7 +88,18 @@ def idle_jails(ground: Ground, count: int) -> Iterator[list[int]]:
     try:
         for number in range(count):
             name = f"{ground.name}-{number}"
-            words = [PROGRAM, "run", "--detach", "--name", name, *OPTIONS, IMAGE, *IDLE]
+            words = [
+                PROGRAM,
+                "run",
+                "--detach",
+                "--net",
+                "none",
+                "--name",
+                name,
+                *OPTIONS,
+                IMAGE,
+                *IDLE,
+            ]
             run_program(words, errors)
             names.append(name)
         yield [load(name).pid for name in names]

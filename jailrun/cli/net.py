@@ -38,11 +38,11 @@ def create(
         typer.Option(
             "--gateway",
             metavar="ADDRESS[,ADDRESS]",
-            help="Of the host in each subnet; else the first.",
+            help="The host's, or the router's, in each subnet; else the first.",
         ),
     ] = None,
     internal: Annotated[
-        bool, typer.Option("--internal", help="Nothing outside the network can be reached.")
+        bool, typer.Option("--internal", help="Its jails reach one another, and nothing else.")
     ] = False,
     driver: Annotated[
         Literal["bridge", "macvlan", "ipvlan", "host-bridge"],

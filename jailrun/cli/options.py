@@ -144,8 +144,9 @@ Net = Annotated[
         "--net",
         "--network",
         metavar="NETWORK",
-        help="Network to be in, default unless said: none, host, NAME[,ip=,ip6=,mac=,rate=,name=], "
-        "jail:NAME, ns:PATH, shared:ADDRESS, device:INTERFACE; may be repeated.",
+        help="Network to be in; if not given, the one called default. Several times: several "
+        "interfaces. NAME[,ip=A][,ip6=A][,mac=M][,rate=R][,name=IF], none, host, jail:NAME, "
+        "ns:PATH, shared:ADDRESS, device:INTERFACE.",
         autocompletion=complete_net,
     ),
 ]
@@ -155,7 +156,7 @@ Publish = Annotated[
         "-p",
         "--publish",
         metavar="[[ADDRESS:]PORT:]PORT[/udp]",
-        help="Port of the host that leads to one of the jail; a port alone is both.",
+        help="Port of the host that leads to one of the jail, as 8080:80; 80 is 80:80.",
     ),
 ]
 Ip = Annotated[Text, Option("--ip", metavar="ADDRESS", help="IPv4 address in the first network.")]

@@ -163,7 +163,7 @@ def rejoin_all() -> list[str]:
             with Lock(name, wait=False) as record:
                 if record.network is not None and is_alive(record.pid, record.start_time):
                     lost = member.rejoin(record.network, name)
-                    done += [f"{what} of jail {name}" for what in lost]
+                    done += [f"{what} jail {name}" for what in lost]
         except ConflictError:
             continue  # whoever starts or ends it does that, too
         except JailError as error:

@@ -185,6 +185,8 @@ def _check_given(wish: Wish, text: str, version: int, uses: list[subnets.Use]) -
             "--subnet is the IPv4 subnet, --ipv6 the IPv6 subnet",
         )
     subnets.check_size(wish.name, subnet)
+    if wish.driver != "bridge":  # the host routes nothing of it: only networks of ours can clash
+        uses = subnets.definition_uses(load_all())
     subnets.check_free(wish.name, subnet, uses, wish.parent)
     return subnet
 

@@ -156,7 +156,8 @@ def _check(network: Network) -> None:
     if network["publish"] and not (ways_out and ways_out[0] in bridged):
         # Who calls from outside is answered on the default route.
         raise NetworkError(
-            "published ports need a network of the driver bridge, before all others with a gateway",
+            "published ports need a network of the driver bridge that is not internal, before all "
+            "others with a gateway",
             hint="put --net default first; in the others the jail is reached at its own address",
         )
     if network["firewall"] and (len(bridged) < len(network["nics"]) or network["devices"]):

@@ -88,8 +88,7 @@ def check_free(name: str, subnet: Subnet, uses: Iterable[Use], own_link: str = "
     if found is not None:
         raise NetworkError(
             f"cannot use {subnet} for the network {name}: it overlaps {found.what}",
-            hint="choose another, or leave it out and a free one is chosen: "
-            f"jailrun net create {name}",
+            hint="choose another; with the driver bridge a free one is chosen if it is left out",
         )
 
 

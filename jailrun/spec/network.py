@@ -262,7 +262,7 @@ def set_network(config: Config, asked: Request, networks: Asked) -> None:
         what = "publish" if published else "allow and deny of traffic"
         raise JailError(
             f"{what}: the jail is in none of the networks that this is for",
-            hint="put it into one, as default",
+            hint="put it into one, as with --net default",
         )
     if published:
         ours["publish"] = published

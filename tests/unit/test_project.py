@@ -156,7 +156,7 @@ def read_help(verb: str) -> str:
 def test_verbs_and_options_of_examples_exist(line: str) -> None:
     """An example's own options come before its first word without a dash and its value."""
     words = line.split()
-    count = 2 if words[0] == "image" else 1
+    count = 2 if words[0] in ("image", "net") else 1
     page = read_help(" ".join(words[:count]))
     for word in words[count:]:
         if re.fullmatch(r"--[a-z][a-z-]+(=.*)?", word):

@@ -18,8 +18,9 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "default-jai
 HEAD = """\
 # What a default jail can see and do
 
-Root of a jail that was started without options, as the probe program (`tests/probes/probe.c`)
-reports it from inside. A test compares this page with what it sees; it is written anew by
+Root of a jail that was started without options but `--net none`, as the probe program
+(`tests/probes/probe.c`) reports it from inside; in a network it has `eth0`, too. A test compares
+this page with what it sees; it is written anew by
 `JAILRUN_UPDATE_DOCS=1 bin/test tests/integration/engine/test_default_jail.py`.
 
 """
