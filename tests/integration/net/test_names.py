@@ -258,7 +258,7 @@ class TestResolver:
             with pytest.raises(NetworkError) as raised:
                 resolver.ensure_running(network)
         assert "socket for 10.87.0.1: Address already in use" in str(raised.value)
-        assert "ss -lnup" in str(raised.value.hint)
+        assert "ss -anup" in str(raised.value.hint)
 
     def test_host_without_servers(
         self, network: Definition, monkeypatch: pytest.MonkeyPatch
