@@ -197,3 +197,17 @@ def test_names_that_are_valid(nets: Networks, servers: Servers, name: str) -> No
     nets.create(name)
     server = servers.start("--net", name)
     assert servers.world.ask(servers.world.host, server.ip, PORT).server == server.name
+
+
+class TestMadeAgain:
+    """A bridge that somebody has deleted under its jails."""
+
+    def test_by_the_next_start(self, nets: Networks, servers: Servers) -> None:
+        """The jails that run are put back on it."""
+        nets.create("blue")
+        first = servers.start("--net", "blue")
+        bridge = first.nics[0]["bridge"]
+        servers.world.host.ip(f"link delete {bridge}")
+        second = servers.start("--net", "blue", command=("sleep", "1000"))
+        answer = servers.world.ask(second.place, first.ip)
+        assert answer.server == first.name

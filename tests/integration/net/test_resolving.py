@@ -101,6 +101,18 @@ class TestServers:
         other = servers.start("--net", "blue", name="other")
         assert other.execute("nslookup", "web").returncode != 0
 
+    def test_the_resolver_of_another_network_says_nothing(
+        self, nets: Networks, servers: Servers
+    ) -> None:
+        """It listens on an address of the host, which jails of other networks could reach."""
+        nets.create("blue")
+        web = servers.start(name="web")
+        other = servers.start("--net", "blue", command=("sleep", "1000"))
+        gateway = web.nics[0]["gateway"]
+        words = ("nslookup", "web", gateway)
+        assert web.ip in web.execute(*words).stdout
+        assert web.ip not in other.execute(*words).stdout
+
     def test_in_both(self, nets: Networks, servers: Servers) -> None:
         """Who is in two networks is known in each by its address there."""
         nets.create("blue")
