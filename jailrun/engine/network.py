@@ -162,8 +162,7 @@ def rejoin_all() -> list[str]:
         try:
             with Lock(name, wait=False) as record:
                 if record.network is not None and is_alive(record.pid, record.start_time):
-                    lost = member.rejoin(record.network, name)
-                    done += [f"{what} jail {name}" for what in lost]
+                    done += member.rejoin(record.network, name)
         except ConflictError:
             continue  # whoever starts or ends it does that, too
         except JailError as error:

@@ -13,7 +13,6 @@ from jailrun.errors import NetworkError
 
 BITS = {4: 32, 6: 128}
 FAMILIES = {4: AF_INET, 6: AF_INET6}
-MAC_BYTES = 6
 
 
 class Subnet:

@@ -17,6 +17,7 @@ from jailrun import paths
 from jailrun.errors import ConflictError, JailError, NetworkError, NotFoundError
 from jailrun.jsontext import dumps, loads
 from jailrun.kernel.files import read_file
+from jailrun.spec.names import LONGEST_NETWORK, NOT_A_NETWORK, is_network_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,36 +44,23 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 DRIVERS = ("bridge", "macvlan", "ipvlan", "host-bridge")
 BRIDGE_DRIVERS = ("bridge", "host-bridge")
-RESERVED = ("none", "host", "private")  # words of --net
-MAX_NAME = 15
 _FIELDS: dict[str, Any] = {
     "name": "", "driver": "bridge", "link": "", "parent": "", "subnet": "", "gateway": "",
     "subnet6": "", "gateway6": "", "reserved": [], "mtu": 0, "internal": False, "isolate": False,
     "created": 0.0,
 }  # fmt: skip
-_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 # --- names ---------------------------------------------------------------------------------------
-def is_name(name: str) -> bool:
-    """Tell whether ``name`` can be a network's."""
-    return (
-        0 < len(name) <= MAX_NAME
-        and name[0] in _LETTERS
-        and all(character in _LETTERS or character in "_-" for character in name)
-        and name not in RESERVED
-    )
-
-
 def check_name(name: str) -> None:
     """Refuse what cannot be a network's name, and say why."""
-    if is_name(name):
+    if is_network_name(name):
         return
-    if name in RESERVED:
+    if name in NOT_A_NETWORK:
         why = "the word has a meaning of its own for --net"
-    elif len(name) > MAX_NAME:
-        why = f"it has {len(name)} characters, {MAX_NAME} are possible"
-    elif is_name(name.lower()):
+    elif len(name) > LONGEST_NETWORK:
+        why = f"it has {len(name)} characters, {LONGEST_NETWORK} are possible"
+    elif is_network_name(name.lower()):
         why = "capital letters are not possible"
     else:
         why = "it must be letters a to z, digits, - and _, and begin with a letter or digit"
@@ -183,7 +171,7 @@ def list_names() -> list[str]:
     """Return the names of all networks."""
     entries = _list_entries()
     names = [entry.removesuffix(".json") for entry in entries if entry.endswith(".json")]
-    return sorted(name for name in names if is_name(name))
+    return sorted(name for name in names if is_network_name(name))
 
 
 def remove_remains() -> None:
@@ -222,7 +210,9 @@ def run_folder(name: str) -> str:
 def list_run_folders() -> list[str]:
     """Return the names of the networks that have such a folder."""
     try:
-        return sorted(name for name in os.listdir(paths.network_runs_dir()) if is_name(name))
+        return sorted(
+            name for name in os.listdir(paths.network_runs_dir()) if is_network_name(name)
+        )
     except FileNotFoundError:
         return []
 

@@ -228,7 +228,7 @@ def adopt(jail: str, descriptors: list[int]) -> None:
 def rejoin(network: Network, jail: str) -> list[str]:
     """Give a jail that runs back what its networks have lost; return what, in words."""
     links = networks.reattach(network["nics"], hairpin=bool(network["publish"]))
-    done = [f"put the link {link} back on its bridge, which is that of" for link in links]
+    done = [f"put the link {link} of jail {jail} back on its bridge" for link in links]
     if _bridged(network):
         nft.remove(rules.jail_removal_text(network))
         nft.apply(_format_rules(network))
@@ -238,11 +238,11 @@ def rejoin(network: Network, jail: str) -> list[str]:
             with definition.lock(nic["network"]):
                 if not resolver.find_process(found):
                     resolver.ensure_running(found)
-                    done.append(f"started the resolver of {nic['network']} again for")
+                    done.append(f"started the resolver of {nic['network']} again")
                 _add_names(found, nic, network, jail)
     view = find_view(network)
     if view:
         view.join(jail)
         if not view.ensure_running():
-            done.append(f"started the resolver of {', '.join(view.networks)} again for")
+            done.append(f"started the resolver of {', '.join(view.networks)} again")
     return done

@@ -22,6 +22,7 @@ import os
 
 from jailrun.errors import NetworkError
 from jailrun.spec.addresses import classify, is_address, pack_address
+from jailrun.spec.names import HOST_GATEWAY
 from jailrun.units import show
 
 TYPE_CHECKING = False
@@ -40,7 +41,6 @@ LONGEST_NAME = 253  # characters, RFC 1035 without the dot at the end
 LONGEST_LABEL = 63
 SEARCH_NAMES, SEARCH_CHARACTERS = 6, 256  # resolv.conf(5): what every resolver can take
 MAPPED = bytes(10) + b"\xff\xff"  # IPv4 in IPv6, RFC 4291
-HOST_GATEWAY = "host-gateway"  # as an address in --add-host: where the host is to be reached
 
 LOCAL_LINES = (
     "127.0.0.1\tlocalhost\n"

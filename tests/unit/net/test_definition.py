@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from jailrun import paths
 from jailrun.errors import ConflictError, NetworkError, NotFoundError
 from jailrun.net import definition
-from jailrun.net.definition import Lock, check_name, is_name, load, lock, lock_all, make_empty, save
+from jailrun.net.definition import Lock, check_name, load, lock, lock_all, make_empty, save
+from jailrun.spec.names import is_network_name
 
 
 @pytest.mark.parametrize("name", ["default", "a", "0", "a-b_c", "a" * 15])
@@ -47,7 +48,7 @@ def test_not_names(name: str, why: str) -> None:
 
 @given(st.text(max_size=20))
 def test_a_name_is_one_plain_file_name(name: str) -> None:
-    if is_name(name):
+    if is_network_name(name):
         assert "/" not in name
         assert name.strip(".") == name
         assert name.isascii()
